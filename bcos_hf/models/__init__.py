@@ -1,0 +1,78 @@
+"""The B-cos families: one table, one loop that registers them with the Auto classes, and `bcosify`, which dispatches over it.
+
+The other files of this folder are flat because they travel with every saved model; this one does not.
+"""
+
+import os
+
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+
+from . import modeling_bcos_bert, modeling_bcos_distilbert, modeling_bcos_roberta
+from .bcos_saving import classes_of
+
+
+# model_type of the standard model -> the modeling module of its B-cos family
+FAMILIES = {
+    "bert": modeling_bcos_bert,
+    "distilbert": modeling_bcos_distilbert,
+    "roberta": modeling_bcos_roberta,
+}
+
+for _module in FAMILIES.values():
+    for _auto, _cls in classes_of(_module).items():
+        AutoConfig.register(_cls.config_class.model_type, _cls.config_class, exist_ok=True)
+        getattr(transformers, _auto).register(_cls.config_class, _cls, exist_ok=True)
+
+
+def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None = None, **fields) -> PreTrainedModel:
+    """The B-cos twin of a pretrained model (Arya et al., NeurIPS 2024; Wang et al., TMLR 2025).
+
+    Args:
+        source: a Hub id, a folder, or a loaded transformers model, which is left untouched.
+        auto_class: for an id or folder, the class to load it with, by which a head is chosen (AutoModelForSequenceClassification, ...). None: the class
+            that the source was saved with.
+        **fields: configuration fields to set (b, weight_norm, use_bias, num_labels, id2label, ...).
+
+    Returns:
+        The twin, in evaluation mode, to be fine-tuned. Its `conversion_report` says what became of every layer and tensor.
+
+    Raises:
+        ValueError: a family or head that is not supported (the message lists what is), a B below 1.
+        OSError: a folder without weights, or with damaged ones.
+    """
+    if isinstance(source, PreTrainedModel):
+        return _twin_class(source.config, type(source).__name__).from_standard(source, **fields)
+    config = AutoConfig.from_pretrained(source)
+    if auto_class is None:
+        saved_as = (config.architectures or ["no class"])[0]
+        _twin_class(config, saved_as)
+        auto_class = getattr(transformers, saved_as)
+    else:
+        _family(config)
+    labels = {name: fields[name] for name in ("num_labels", "id2label", "label2id") if name in fields}
+    try:
+        model = auto_class.from_pretrained(source, **labels)
+    except transformers.utils.import_utils.SafetensorError as error:  # pragma: no cover
+        raise OSError(str(error)) from error
+    return bcosify(model, **fields)
+
+
+def _family(config):
+    module = FAMILIES.get(config.model_type)
+    if module is None or getattr(config, "is_decoder", False):
+        kind = f"{config.model_type} used as a decoder" if module else config.model_type
+        raise ValueError(f"bcosify: expected one of {supported()}; got model_type {kind!r}.")
+    return module
+
+
+def _twin_class(config, class_name: str):
+    twin = getattr(_family(config), f"Bcos{class_name}", None)
+    if twin is None:
+        raise ValueError(f"bcosify: there is no B-cos twin of {class_name}; expected one of {supported()}. Choose a head with auto_class=...")
+    return twin
+
+
+def supported() -> list[str]:
+    """Names of the transformers classes that `bcosify` takes."""
+    return sorted(cls.__name__.removeprefix("Bcos") for module in FAMILIES.values() for cls in classes_of(module).values())

@@ -1,0 +1,20 @@
+"""Attention as a dynamic linear map: softmax(q k^T) v is linear in v once the probabilities are held constant.
+
+They are held where queries and keys are made, so that the rule is the same under sdpa, eager and flash attention, and whatever attention function is
+chosen when the model is loaded.
+
+Source: Boehle et al., TPAMI 2024 (arXiv 2306.10898) section 3.3; Wang et al., TMLR 2025 (arXiv 2502.12992) section 3.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .bcos_dynamic import Dynamic
+
+
+class QueryKey(Dynamic, nn.Linear):
+    """A query or key projection: linear, and constant for autograd in explanation mode; x [..., in_features] -> [..., out_features]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        return y.detach() if self.explaining else y

@@ -1,0 +1,89 @@
+"""The one switch of a dynamic linear network: explanation mode.
+
+A B-cos network computes y = W(x) x, where W(x) is a product of linear maps and input-dependent *factors* (the cosine factor of a B-cos layer,
+the deviation of a norm, the gate of an activation, the attention probabilities). In explanation mode every such factor is a constant for
+autograd, so that one backward pass gives a row of W(x). The mode never changes a forward value.
+
+Source: Boehle et al., B-cos Networks, CVPR 2022 (arXiv 2205.10268), section 3.2.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+
+
+_lock = threading.Lock()
+_probe: ContextVar[Tensor | None] = ContextVar("bcos_probe", default=None)
+
+
+class Dynamic(nn.Module):
+    """Base of every layer that has an input-dependent factor or an additive constant. `explaining` counts the open explanation modes."""
+
+    explaining = 0
+
+    def with_constant(self, output: Tensor, constant: Tensor | None) -> Tensor:
+        """Make the additive `constant` (already inside `output`) visible to the probe of the running explanation, if there is one.
+
+        The probe is a zero per sample, [N]. Adding constant * probe changes no value, and the derivative with respect to the probe is what
+        the constant contributes: the share of a prediction that no input explains, computed on its own and not as a remainder.
+        """
+        probe = _probe.get() if self.explaining else None
+        if probe is None or constant is None:
+            return output
+        return output + constant * probe.to(output.dtype).view(-1, *[1] * (output.dim() - 1))
+
+
+@contextmanager
+def explanation_mode(model: nn.Module, probe: Tensor | None = None) -> Iterator[nn.Module]:
+    """Hold every dynamic factor of `model` constant for autograd, for the forward passes made inside.
+
+    Nestable, restored on error, and counted, so that threads that explain one model do not end each other's mode.
+
+    Args:
+        model: any module with `Dynamic` layers.
+        probe: zeros of shape [N] that require grad; collects what biases and other constants contribute to each sample.
+    """
+    layers = [module for module in model.modules() if isinstance(module, Dynamic)]
+
+    def count(step: int) -> None:
+        with _lock:
+            for layer in layers:
+                layer.explaining += step
+
+    count(+1)
+    token = _probe.set(probe)
+    try:
+        yield model
+    finally:
+        _probe.reset(token)
+        count(-1)
+
+
+class _Carry(torch.autograd.Function):
+    """The value of one tensor with the derivative of another."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, linear: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return None, grad
+
+
+def carry(value: Tensor, linear: Tensor) -> Tensor:
+    """`value` (what the layer computes) whose derivative is that of `linear` (the same number, with its factors held constant).
+
+    A fused kernel and the formula written out differ in the last bit; this keeps the forward value of explanation mode bit-equal.
+    """
+    return _Carry.apply(value.detach(), linear)

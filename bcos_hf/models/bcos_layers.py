@@ -1,0 +1,167 @@
+"""B-cos layers: |cos(x, w)|^(B-1) * (w . x), as subclasses of the standard layers, so that parameter names stay.
+
+With lin = w . x and n = sqrt(|x|^2 + eps^2) the layer computes, as published,
+
+    y = lin * (|lin| / n + 1e-6)^(B-1)        B not in {1, 2}
+    y = lin * |lin| / n                       B = 2
+    y = lin                                   B = 1
+
+The eps is 1e-3 in convolutions and in B-cos LM, 1e-12 in the linear layers of the vision repositories. `weight_norm="unit"` divides lin by |w|;
+with "none" (B-cosification) the factor is |w| |cos| and a pretrained weight is used as it is.
+
+Sources: Boehle et al., CVPR 2022 (arXiv 2205.10268) eq. 3; Arya et al., NeurIPS 2024 (arXiv 2411.00715) section 3; Wang et al., TMLR 2025
+(arXiv 2502.12992) section 3.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from .bcos_dynamic import Dynamic
+from .bcos_scaling import bcos_scaling, cosine_factor
+
+
+WEIGHT_NORMS = ("none", "unit")
+
+
+def check_b(b: float) -> float:
+    """`b` as a float; raises a ValueError unless it is a finite number of at least 1."""
+    if isinstance(b, bool) or not isinstance(b, int | float) or not math.isfinite(b) or b < 1:
+        raise ValueError(f"b: expected a finite number >= 1 (1 is the linear layer, 1.5 and 2 are the published choices), got {b!r}.")
+    return float(b)
+
+
+class Bcos(Dynamic):
+    """What all B-cos layers share. A subclass gives `_linear`, `_input_norm` and where its output channels are.
+
+    Attributes:
+        b: the exponent B, a float, or a scalar parameter where B is learned (values below 1 act as 1).
+        weight_norm: "none" or "unit" (rows of length 1).
+        max_out: the unit's response is the largest of `max_out` rows (rows o*M .. o*M+M-1 belong to unit o).
+        eps: added to the input norm, sqrt(|x|^2 + eps^2).
+    """
+
+    b: float | nn.Parameter
+    weight_norm = "none"
+    max_out = 1
+    eps = 1e-3
+    _channel_dim = -1
+
+    def set_bcos(self, b: float = 2.0, weight_norm: str = "none", max_out: int = 1, learnable_b: bool = False, eps: float | None = None) -> None:
+        """Set the B-cos attributes of a layer, new or just converted; the weights stay untouched."""
+        if weight_norm not in WEIGHT_NORMS:
+            raise ValueError(f"weight_norm: expected one of {WEIGHT_NORMS}, got {weight_norm!r}.")
+        if max_out < 1:
+            raise ValueError(f"max_out: expected a whole number >= 1, got {max_out!r}.")
+        self.initial_b = check_b(b)
+        self.b = nn.Parameter(torch.tensor(self.initial_b, device=self.weight.device)) if learnable_b else self.initial_b
+        self.weight_norm, self.max_out, self.eps = weight_norm, max_out, self.eps if eps is None else eps
+
+    def _linear(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _input_norm(self, x: Tensor) -> Tensor:
+        """sqrt(|x|^2 + eps^2) of what each output sees, in float32 at least, broadcastable to the output."""
+        raise NotImplementedError
+
+    def _row_norm(self) -> Tensor | None:
+        """|w| of each row, shaped to broadcast over the output; None where rows are used as they are."""
+        if self.weight_norm == "none":
+            return None
+        weight = self.weight.t() if isinstance(self, Conv1D) else self.weight
+        norm = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=_at_least_float32(weight))
+        return norm.view(-1, *[1] * (-1 - self._channel_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        lin, row_norm = self._linear(x), self._row_norm()
+        if self.bias is not None:
+            bias = self.bias.view(-1, *[1] * (-1 - self._channel_dim))
+            lin = self.with_constant(lin, bias)
+        if self.max_out > 1:
+            lin = lin if row_norm is None else (lin / row_norm).to(lin.dtype)
+            lin, row_norm = lin.unflatten(self._channel_dim, (-1, self.max_out)).amax(self._channel_dim), None
+        if isinstance(self.b, float) and self.b == 1:
+            return lin if row_norm is None else (lin / row_norm).to(lin.dtype)
+        norm = self._input_norm(x.detach() if self.explaining else x)
+        if not self.explaining:
+            return bcos_scaling(lin, norm, row_norm, self.b)
+        unit = lin if row_norm is None else lin / row_norm
+        with torch.no_grad():
+            factor = cosine_factor(unit, norm, self.b)
+        return (unit * factor).to(lin.dtype)
+
+    def extra_repr(self) -> str:
+        b = f"{float(self.b.detach() if isinstance(self.b, Tensor) else self.b):g}" + (" (learnable)" if isinstance(self.b, Tensor) else "")
+        shared = f"b={b}" + (f", weight_norm={self.weight_norm}" if self.weight_norm != "none" else "")
+        return f"{super().extra_repr()}, {shared}" + (f", max_out={self.max_out}" if self.max_out > 1 else "")
+
+
+class BcosLinear(Bcos, nn.Linear):
+    """nn.Linear with the B-cos scaling; x [..., in_features] -> [..., out_features]. `eps` 1e-12 is the vision papers', 1e-3 B-cos LM's."""
+
+    eps = 1e-12
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, device=None, dtype=None, **bcos) -> None:
+        super().__init__(in_features, out_features * bcos.get("max_out", 1), bias=bias, device=device, dtype=dtype)
+        self.set_bcos(**bcos)
+
+    def _linear(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def _input_norm(self, x: Tensor) -> Tensor:
+        return _with_eps(torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_at_least_float32(x)), self.eps)
+
+
+class BcosConv1D(Bcos, Conv1D):
+    """GPT-2's Conv1D (a linear layer with a transposed weight) with the B-cos scaling; x [..., nx] -> [..., nf]."""
+
+    def __init__(self, nf: int, nx: int, bias: bool = False, **bcos) -> None:
+        super().__init__(nf * bcos.get("max_out", 1), nx)
+        if not bias:
+            self.bias = None
+        self.set_bcos(**bcos)
+
+    def _linear(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.t(), self.bias)
+
+    _input_norm = BcosLinear._input_norm
+
+
+class BcosConv2d(Bcos, nn.Conv2d):
+    """nn.Conv2d with the B-cos scaling; x [N, in_channels, H, W] -> [N, out_channels, H', W'].
+
+    The norm is that of the patch under each output, for any stride, padding, padding_mode, dilation and groups.
+    """
+
+    _channel_dim = -3
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
+                 bias: bool = False, padding_mode: str = "zeros", device=None, dtype=None, **bcos) -> None:  # fmt: skip
+        rows = out_channels * bcos.get("max_out", 1)
+        super().__init__(in_channels, rows, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+        self.set_bcos(**bcos)
+
+    def _linear(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight, self.bias)
+
+    def _input_norm(self, x: Tensor) -> Tensor:
+        per_group = x.unflatten(-3, (self.groups, -1))
+        square = torch.linalg.vector_norm(per_group, dim=-3, dtype=_at_least_float32(x)).square()
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            square, padding = F.pad(square, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
+        ones = square.new_ones(self.groups, 1, *self.kernel_size)
+        norm = (F.conv2d(square, ones, None, self.stride, padding, self.dilation, self.groups) + self.eps**2).sqrt()
+        return norm if self.groups == 1 else norm.repeat_interleave(self.out_channels // self.max_out // self.groups, dim=-3)
+
+
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    """The dtype to take norms in: 1e-12 is 0 in float16, and a sum of squares overflows there."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _with_eps(norm: Tensor, eps: float) -> Tensor:
+    return (norm.square() + eps**2).sqrt()

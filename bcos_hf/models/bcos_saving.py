@@ -1,0 +1,63 @@
+"""A saved folder that loads anywhere: with bcos_hf through the Auto classes, without it through trust_remote_code.
+
+The flat files that define a model travel with it, and the configuration says which class serves which Auto class. A folder is filled from a temporary
+one beside it, so that an interrupted save leaves what was there.
+"""
+
+import inspect
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers.dynamic_module_utils import get_relative_import_files
+
+
+# how a class name ends -> the Auto class that serves it
+AUTO_CLASSES = {
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForMaskedLM": "AutoModelForMaskedLM",
+    "Model": "AutoModel",
+}
+
+
+def classes_of(module) -> dict[str, type]:
+    """Auto class name -> B-cos model class, of a family's modeling module."""
+    models = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__ and hasattr(cls, "config_class")]
+    return {auto: cls for cls in models for end, auto in AUTO_CLASSES.items() if cls.__name__.endswith(end)}
+
+
+def auto_map_of(model_class: type) -> dict[str, str]:
+    """The `auto_map` of a configuration: every Auto class that the family serves -> 'file.Class'."""
+    named = {"AutoConfig": model_class.config_class, **classes_of(sys.modules[model_class.__module__])}
+    return {auto: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for auto, cls in named.items()}
+
+
+def copy_code(model_class: type, folder: str | os.PathLike) -> None:
+    """Copy the files that define `model_class`, with all that they import relatively, into `folder`."""
+    source = sys.modules[model_class.__module__].__file__
+    for file in {source, *get_relative_import_files(source)}:
+        shutil.copyfile(file, Path(folder, Path(file).name))
+
+
+@contextmanager
+def filled_at_once(folder: str | os.PathLike) -> Iterator[Path]:
+    """A temporary folder beside `folder`, whose files move there at the end and are thrown away on an error; other files in `folder` stay."""
+    folder = Path(folder)
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder}: expected a folder to save to, got a file.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
+        yield Path(temporary)
+        folder.mkdir(exist_ok=True)
+        made = sorted(Path(temporary).iterdir())
+        if any(path.name.startswith("model") and path.suffix == ".safetensors" for path in made):
+            stale = {*folder.glob("model*.safetensors"), *folder.glob("model*.safetensors.index.json")}
+            for path in stale - {folder / path.name for path in made}:
+                path.unlink()
+        for path in made:
+            os.replace(path, folder / path.name)

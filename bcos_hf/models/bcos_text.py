@@ -1,0 +1,98 @@
+"""Text as an input: which numbers are explained, padding on either side, and words from pieces."""
+
+import torch
+from torch import Tensor, nn
+
+
+def attention_mask_of(inputs: dict[str, Tensor]) -> Tensor:
+    """The attention mask of `inputs` [N, L], ones if there is none.
+
+    Raises:
+        ValueError: no input_ids or inputs_embeds, an empty batch or text, a mask of another shape, an input that is all padding.
+    """
+    tokens = inputs.get("input_ids", inputs.get("inputs_embeds"))
+    if tokens is None:
+        raise ValueError(f"explain: expected input_ids or inputs_embeds, got {sorted(inputs)}.")
+    if tokens.dim() < 2 or 0 in tokens.shape[:2]:
+        raise ValueError(f"explain: expected a batch [N, L] with N >= 1 and L >= 1, got shape {list(tokens.shape)}.")
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+    if mask.shape != tokens.shape[:2]:
+        raise ValueError(f"attention_mask: expected shape {list(tokens.shape[:2])}, that of the tokens, got {list(mask.shape)}.")
+    if not mask.bool().any(1).all():
+        raise ValueError("attention_mask: expected at least one token an input, got a row that is all padding.")
+    return mask
+
+
+def right_padded(inputs: dict[str, Tensor], mask: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+    """`inputs` with each row's tokens first and its padding last, and the order that did it (None: nothing to do).
+
+    An encoder reads its class from position 0, so that a left-padded row would be classified by a padding token.
+    """
+    if bool((mask.bool().int().diff(dim=1) <= 0).all()):
+        return inputs, None
+    order = mask.bool().int().argsort(dim=1, descending=True, stable=True)
+
+    def moved(value):
+        if not isinstance(value, Tensor) or value.shape[:2] != mask.shape:
+            return value
+        return value.gather(1, order.view(*order.shape, *[1] * (value.dim() - 2)).expand_as(value))
+
+    return {name: moved(value) for name, value in inputs.items()}, order
+
+
+def as_given(x: Tensor, order: Tensor | None, dim: int) -> Tensor:
+    """Undo `right_padded` along `dim` of x [N, ..., L, ...]."""
+    if order is None:
+        return x
+    back = order.argsort(dim=1)
+    index = back.view(len(back), *[1] * (dim - 1), back.shape[1], *[1] * (x.dim() - dim - 1))
+    return x.gather(dim, index.expand_as(x))
+
+
+def check_length(embeddings: nn.Module, length: int) -> None:
+    """Raise a ValueError for a text of more tokens than the model has positions (RoBERTa starts to count after its padding index)."""
+    table = embeddings.position_embeddings
+    positions = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    if length > positions:
+        raise ValueError(
+            f"expected at most {positions} tokens, as many as the model has positions, got {length}; "
+            f"tokenize with truncation=True, max_length={positions}."
+        )
+
+
+def display_tokens(tokenizer, input_ids: Tensor, mask: Tensor) -> tuple[list[list[str]], list[list[bool]], list[list[int]]]:
+    """Display texts, whether each begins a word, and word numbers (-1 for padding, '' for its text), for ids [N, L]."""
+    marker = _marker(tokenizer)
+    special = set(tokenizer.all_special_ids)
+    rows = []
+    for ids, keep in zip(input_ids.tolist(), mask.tolist(), strict=True):
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        texts, begins, words, word, after_special = [], [], [], -1, True
+        for piece, token, kept in zip(pieces, ids, keep, strict=True):
+            is_special = token in special
+            begin = is_special or after_special or _begins(piece, marker)
+            word += bool(kept and begin)
+            after_special = is_special or not kept
+            texts.append((piece if is_special else _text(tokenizer, piece, marker)) if kept else "")
+            begins.append(begin)
+            words.append(word if kept else -1)
+        rows.append((texts, begins, words))
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+def _marker(tokenizer) -> str:
+    """How the vocabulary writes words: '▁' (SentencePiece) or 'Ġ' (byte-level BPE) before a word, or '##' inside one (WordPiece)."""
+    vocabulary = tokenizer.get_vocab()
+    return max(("##", "Ġ", "▁"), key=lambda marker: sum(token.startswith(marker) for token in vocabulary))
+
+
+def _begins(piece: str, marker: str) -> bool:
+    return not piece.startswith("##") if marker == "##" else piece.startswith(marker)
+
+
+def _text(tokenizer, piece: str, marker: str) -> str:
+    if marker == "##":
+        return piece.removeprefix("##")
+    return tokenizer.convert_tokens_to_string([piece]).strip() or piece.removeprefix(marker) or " "

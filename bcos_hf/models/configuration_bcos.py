@@ -1,0 +1,88 @@
+"""The configuration fields that every B-cos family adds to the configuration it extends."""
+
+import math
+from dataclasses import dataclass
+
+from .bcos_layers import WEIGHT_NORMS, check_b
+
+
+INPUT_ENCODINGS = ("none", "normalized", "add_inverse")
+HEAD_ACTIVATIONS = ("identity", "keep")
+
+
+@dataclass(repr=False, kw_only=True)
+class BcosConfigMixin:
+    """Mixed in before a `PreTrainedConfig`; a family overrides defaults.
+
+    Attributes:
+        b: exponent B >= 1 of the B-cos layers; or a list, one value per hidden layer, whose last value also serves what lies outside the layers
+            (pooler, head) unless one further value is given for that.
+        weight_norm: "unit" (rows of length 1, B-cos LM) or "none" (pretrained weights as they are, B-cosification of vision models).
+        use_bias: keep the additive biases; they are then reported as `constant` in explanations.
+        max_out: rows per unit, of which the largest responds.
+        learnable_b: make B a parameter of each layer, `b` its start.
+        norm_eps: eps in sqrt(|x|^2 + eps^2); None: 1e-3 in convolutions, 1e-12 in linear layers. B-cos LM has 1e-3.
+        input_encoding: "none", or for pictures "normalized" ([z, -z]) and "add_inverse" ([x, 1 - x]).
+        head_before_pooling: classify positions, then pool (pictures).
+        head_activation: "identity" drops the tanh or ReLU of a classification head, "keep" makes it a gate.
+        logit_bias: added to the logits of a classification head. logit_temperature: divides them.
+    """
+
+    b: float | int | list[float | int] = 2.0
+    weight_norm: str = "none"
+    use_bias: bool = False
+    max_out: int = 1
+    learnable_b: bool = False
+    norm_eps: float | None = None
+    input_encoding: str = "none"
+    head_before_pooling: bool = False
+    head_activation: str = "identity"
+    logit_bias: float | int | None = None
+    logit_temperature: float | int | None = None
+
+    def __post_init__(self, **kwargs) -> None:
+        super().__post_init__(**kwargs)
+        self.validate_bcos()  # here too, for a plain ValueError: the validators of @strict wrap theirs
+
+    def validate_bcos(self) -> None:
+        """Raise a ValueError that says what was expected; called on construction and, as a validator of @strict, before saving."""
+        for name, allowed in (("weight_norm", WEIGHT_NORMS), ("input_encoding", INPUT_ENCODINGS), ("head_activation", HEAD_ACTIVATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}.")
+        if self.max_out < 1:
+            raise ValueError(f"max_out: expected a whole number >= 1, got {self.max_out!r}.")
+        if self.logit_temperature is not None and not self.logit_temperature > 0:
+            raise ValueError(f"logit_temperature: expected a number > 0 or None, got {self.logit_temperature!r}.")
+        if self.logit_bias is not None and not math.isfinite(self.logit_bias):
+            raise ValueError(f"logit_bias: expected a finite number or None, got {self.logit_bias!r}.")
+        layers = self.num_hidden_layers
+        if isinstance(self.b, list) and len(self.b) not in (layers, layers + 1):
+            raise ValueError(
+                f"b: expected a number, or a list of {layers} values (one per hidden layer) or {layers + 1} (the last for pooler and head); "
+                f"got {len(self.b)} values. Give one number to use it everywhere."
+            )
+        for value in self.b if isinstance(self.b, list) else [self.b]:
+            check_b(value)
+
+    def b_of(self, layer: int | None) -> float:
+        """B of hidden layer `layer`, or of what lies outside the layers (None)."""
+        if isinstance(self.b, list):
+            return float(self.b[-1 if layer is None else layer])
+        return float(self.b)
+
+
+@dataclass(repr=False, kw_only=True)
+class BcosTextConfigMixin(BcosConfigMixin):
+    """Defaults of B-cos LM (Wang et al., TMLR 2025): B = 1.5, unit rows, eps 1e-3, no logit bias."""
+
+    b: float | int | list[float | int] = 1.5
+    weight_norm: str = "unit"
+    norm_eps: float | None = 1e-3
+
+    def validate_bcos(self) -> None:
+        """As `BcosConfigMixin.validate_bcos`; fields that only pictures have must be at rest."""
+        super().validate_bcos()
+        if self.input_encoding != "none" or self.head_before_pooling:
+            raise ValueError("input_encoding and head_before_pooling are for pictures: expected 'none' and False in a language model.")
+        if getattr(self, "is_decoder", False) or getattr(self, "add_cross_attention", False):
+            raise ValueError("is_decoder, add_cross_attention: expected False, this is an encoder; decoder-only use is not supported.")

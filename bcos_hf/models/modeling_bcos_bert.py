@@ -1,0 +1,27 @@
+"""B-cos BERT."""
+
+from transformers import BertForMaskedLM, BertForSequenceClassification, BertForTokenClassification, BertModel
+
+from .configuration_bcos_bert import BcosBertConfig
+from .modeling_bcos_text import BcosTextModelMixin
+
+
+class _BcosBert(BcosTextModelMixin):
+    config_class = BcosBertConfig
+    head_activations = ("pooler.activation", "bert.pooler.activation")
+
+
+class BcosBertModel(_BcosBert, BertModel):
+    """B-cos BertModel: hidden states and a pooled output."""
+
+
+class BcosBertForSequenceClassification(_BcosBert, BertForSequenceClassification):
+    """B-cos BertForSequenceClassification."""
+
+
+class BcosBertForTokenClassification(_BcosBert, BertForTokenClassification):
+    """B-cos BertForTokenClassification."""
+
+
+class BcosBertForMaskedLM(_BcosBert, BertForMaskedLM):
+    """B-cos BertForMaskedLM; the decoder stays a linear layer tied to the embeddings."""

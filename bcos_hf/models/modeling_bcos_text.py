@@ -1,0 +1,113 @@
+"""explain() for text encoders: contributions of the tokens to a logit.
+
+The explained input is the output of the embedding layer (word + position + type, normalised), so that a model without biases leaves nothing over: the
+contributions of the tokens are the logit. Source: Wang et al., TMLR 2025 (arXiv 2502.12992) section 3; their score is the mean over the hidden
+dimension, ours the sum, which adds up.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from .bcos_explanation import Explanation, explained
+from .bcos_text import as_given, attention_mask_of, check_length, display_tokens, right_padded
+from .modeling_bcos import BcosModelMixin
+
+
+def _check_input(embeddings: nn.Module, args: tuple, kwargs: dict) -> None:
+    tokens = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+    if tokens is not None and tokens.dim() > 1:
+        check_length(embeddings, tokens.shape[1])
+
+
+class BcosTextModelMixin(BcosModelMixin):
+    """`BcosModelMixin` for encoders with an `embeddings` module."""
+
+    def __init__(self, config, *args, **kwargs) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.base_model.embeddings.register_forward_pre_hook(_check_input, with_kwargs=True)
+
+    def explain(self, targets=None, contrast=None, position=None, tokenizer=None, return_weights=True, chunk=8, **inputs) -> Explanation:
+        """Explain logits exactly, by the contributions of the tokens.
+
+        Args:
+            targets: classes to explain; None is the predicted one. An int, a list, or a LongTensor [N] or [N, K]; K costs one forward pass.
+            contrast: classes to speak against ('why a rather than b'), given like `targets`; or "mean" for the mean over classes.
+            position: for heads with logits at every token, which token: an int or [N]. None is the mask token, where `tokenizer` has one.
+            tokenizer: fills in `tokens`, for showing, and for merging pieces into words.
+            return_weights: keep the rows of W(x), [N, K, L, D].
+            chunk: how many targets share a backward pass.
+            **inputs: what forward takes, on any device, padded on either side; labels are ignored.
+
+        Returns:
+            An Explanation in the layout of the inputs. The model, its gradients, its mode and the tensors given are left as found. Padding is moved
+            to the right for the pass, so that an input's result does not depend on its neighbours.
+
+        Raises:
+            ValueError: an empty batch, a text longer than the model's positions, a class that does not exist, a shape that does not fit.
+            TypeError: a model without a head, which has no logits.
+        """
+        inputs = {name: value.to(self.device) for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+        mask = attention_mask_of(inputs)
+        aligned, order = right_padded({**inputs, "attention_mask": mask}, mask)
+        position = self._position(position, tokenizer, inputs, mask)
+        if position is not None and order is not None:
+            position = order.argsort(1).gather(1, position[:, None])[:, 0]
+        probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
+        with self._explaining(probe), self._leaf() as leaf:
+            logits = self._class_logits(self(**aligned), position)
+            made = explained(logits, leaf[0], probe, targets, contrast, chunk=chunk)
+        texts = display_tokens(tokenizer, inputs["input_ids"], mask) if tokenizer is not None and "input_ids" in inputs else (None, None, None)
+        return replace(
+            made,
+            contributions=as_given(made.contributions, order, 2),
+            weights=as_given(made.weights, order, 2) if return_weights else None,
+            **dict(zip(("tokens", "starts", "words"), texts, strict=True)),
+            labels=self._labels(logits.shape[1]),
+        )
+
+    @contextmanager
+    def _leaf(self) -> Iterator[list[Tensor]]:
+        """Cut the graph at the output of the embedding layer; the list holds it, a leaf, after the forward pass."""
+        leaf = []
+
+        def cut(module, args, output: Tensor) -> Tensor:
+            leaf.append(output.detach().requires_grad_())
+            return leaf[0]
+
+        hook = self.base_model.embeddings.register_forward_hook(cut)
+        try:
+            yield leaf
+        finally:
+            hook.remove()
+
+    def _position(self, position, tokenizer, inputs: dict[str, Tensor], mask: Tensor) -> Tensor | None:
+        """Which token's logits are explained, [N], in the layout of the inputs; None for heads with one row of logits an input."""
+        n, length = mask.shape
+        if position is not None:
+            position = torch.as_tensor(position, device=mask.device)
+            if position.dim() > 1 or (position.dim() == 1 and len(position) != n) or position.min() < 0 or position.max() >= length:
+                raise ValueError(f"position: expected an int or shape [{n}], from 0 to {length - 1}, got {position.tolist()}.")
+            return position.expand(n)
+        if getattr(tokenizer, "mask_token_id", None) is None or "input_ids" not in inputs:
+            return None
+        masked = inputs["input_ids"] == tokenizer.mask_token_id
+        return masked.int().argmax(1) if bool((masked.sum(1) == 1).all()) else None
+
+    def _class_logits(self, output, position: Tensor | None) -> Tensor:
+        """Logits [N, C] of an output whose logits are [N, C], or [N, L, C] at `position` [N]."""
+        logits = getattr(output, "logits", None)
+        if logits is None:
+            raise TypeError(f"explain: expected a model with a head, that gives logits; {type(self).__name__} has none.")
+        if logits.dim() == 2:
+            return logits
+        if position is None:
+            raise ValueError("position: this head has logits at every token; say which to explain (an int or [N]), or pass a tokenizer and one mask token.")
+        return logits[torch.arange(len(logits), device=logits.device), position]
+
+    def _labels(self, classes: int) -> list[str] | None:
+        names = self.config.id2label or {}
+        return [names[index] for index in range(classes)] if len(names) == classes else None
