@@ -9,7 +9,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel
 
 from . import modeling_bcos_bert, modeling_bcos_distilbert, modeling_bcos_roberta
-from .bcos_saving import classes_of
+from .bcos_saving import classes_of, whole_weights
 
 
 # model_type of the standard model -> the modeling module of its B-cos family
@@ -51,10 +51,8 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
     else:
         _family(config)
     labels = {name: fields[name] for name in ("num_labels", "id2label", "label2id") if name in fields}
-    try:
+    with whole_weights(source):
         model = auto_class.from_pretrained(source, **labels)
-    except transformers.utils.import_utils.SafetensorError as error:  # pragma: no cover
-        raise OSError(str(error)) from error
     return bcosify(model, **fields)
 
 

@@ -131,14 +131,17 @@ def _widen_(module: Bcos, max_out: int) -> None:
     module._is_hf_initialized = False
 
 
-def widened_state(state: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """`state` with the rows of MaxOut layers repeated: all rows of a unit equal, the same function as without MaxOut."""
-    for name, module in model.named_modules():
-        if isinstance(module, Bcos) and module.max_out > 1:
-            rows = 1 if isinstance(module, Conv1D) else 0
-            for key, dim in ((f"{name}.weight", rows), (f"{name}.bias", 0)):
-                if key in state:
-                    state[key] = state[key].repeat_interleave(module.max_out, dim)
+def completed_state(state: dict[str, torch.Tensor], twin: nn.Module) -> dict[str, torch.Tensor]:
+    """`state` with what the layers of `twin` have besides: MaxOut rows (all rows of a unit equal, the same function) and learned exponents."""
+    for name, module in twin.named_modules():
+        if not isinstance(module, Bcos):
+            continue
+        rows = 1 if isinstance(module, Conv1D) else 0
+        for key, dim in ((f"{name}.weight", rows), (f"{name}.bias", 0)):
+            if module.max_out > 1 and key in state:
+                state[key] = state[key].repeat_interleave(module.max_out, dim)
+        if isinstance(module.b, nn.Parameter):
+            state[f"{name}.b"] = torch.tensor(module.initial_b)
     return state
 
 

@@ -178,7 +178,7 @@ def as_classes(name: str, value, logits: Tensor, width: int | None = None) -> Te
     return value.expand(n, width or value.shape[1]).contiguous()
 
 
-def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=None, channel_dim: int = -1, chunk: int = 8) -> Explanation:
+def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=None, channel_dim: int = -1, chunk: int | None = None) -> Explanation:
     """The explanation of logits [N, C] that were made in explanation mode from the explained input x [N, ...].
 
     Args:
@@ -186,8 +186,9 @@ def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=N
         x: a leaf that requires grad. probe: zeros [N], as given to `explanation_mode`.
         targets: None (the predicted class), an int, a list, or a tensor [N] or [N, K]. contrast: the same, or "mean".
         channel_dim: the dimension of x that contributions are summed over.
-        chunk: how many of the K backward passes run as one batch.
+        chunk: how many of the K backward passes run as one batch. None: 8 on an accelerator, 1 on a CPU, whose caches a batch outgrows.
     """
+    chunk = chunk or (1 if x.device.type == "cpu" else 8)
     targets = as_classes("targets", logits.argmax(-1) if targets is None else targets, logits)
     relative = isinstance(contrast, str)
     if relative and contrast != "mean":

@@ -88,10 +88,12 @@ class Bcos(Dynamic):
         norm = self._input_norm(x.detach() if self.explaining else x)
         if not self.explaining:
             return bcos_scaling(lin, norm, row_norm, self.b)
-        unit = lin if row_norm is None else lin / row_norm
         with torch.no_grad():
-            factor = cosine_factor(unit, norm, self.b)
-        return (unit * factor).to(lin.dtype)
+            factor = cosine_factor(lin, norm, row_norm, self.b)
+        y = (lin * factor).to(lin.dtype)
+        if row_norm is not None and row_norm.requires_grad:
+            y = y * (row_norm.detach() / row_norm).to(lin.dtype)  # 1, with the derivative of the division by |w| that `factor` holds constant
+        return y
 
     def extra_repr(self) -> str:
         b = f"{float(self.b.detach() if isinstance(self.b, Tensor) else self.b):g}" + (" (learnable)" if isinstance(self.b, Tensor) else "")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from transformers.dynamic_module_utils import get_relative_import_files
 
 
@@ -61,3 +62,14 @@ def filled_at_once(folder: str | os.PathLike) -> Iterator[Path]:
                 path.unlink()
         for path in made:
             os.replace(path, folder / path.name)
+
+
+@contextmanager
+def whole_weights(source: str | os.PathLike) -> Iterator[None]:
+    """Say which model it is when loading meets a damaged weight file."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(
+            f"{source}: expected a whole safetensors file, got a truncated or damaged one ({error}). Save or download the model again."
+        ) from error

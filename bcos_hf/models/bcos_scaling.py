@@ -19,23 +19,26 @@ def _eps(b: float | Tensor) -> float:
     return 0.0 if isinstance(b, float) and b == 2 else COSINE_EPS
 
 
-def _power(s: Tensor, exponent: float | Tensor) -> Tensor:
-    """s^exponent, by the square root where that is the power: torch's pow costs six times as much."""
-    if isinstance(exponent, float) and exponent in (0.5, 1.0):
-        return s.sqrt() if exponent == 0.5 else s
-    return s**exponent
-
-
 def _exponent(b: float | Tensor) -> float | Tensor:
     """B - 1; a learned B below 1 acts as 1."""
     return b.clamp_min(1) - 1 if isinstance(b, Tensor) else b - 1
 
 
-def cosine_factor(lin: Tensor, norm: Tensor, b: float | Tensor) -> Tensor:
-    """(|lin| / norm + eps)^(B-1), the input-dependent factor of a B-cos layer, in the dtype of `norm`."""
-    cosine = lin.abs().to(norm.dtype).div_(norm)
+def _power_(s: Tensor, exponent: float | Tensor) -> Tensor:
+    """s^exponent in place, by the square root where that is the power: torch's pow costs several times as much."""
+    if isinstance(exponent, float) and exponent in (0.5, 1.0):
+        return s.sqrt_() if exponent == 0.5 else s
+    return s.pow_(exponent)
+
+
+def cosine_factor(lin: Tensor, norm: Tensor, row_norm: Tensor | None, b: float | Tensor) -> Tensor:
+    """(|lin| / (row_norm norm) + eps)^(B-1) / row_norm, what a B-cos layer multiplies lin with, in the dtype of `norm`. One buffer, no gradient."""
+    cosine = lin.abs().to(norm.dtype).mul_(norm.reciprocal())
+    if row_norm is not None:
+        cosine.mul_(row_norm.reciprocal())
     eps = _eps(b)
-    return _power(cosine.add_(eps) if eps else cosine, _exponent(b))
+    factor = _power_(cosine.add_(eps) if eps else cosine, _exponent(b))
+    return factor if row_norm is None else factor.mul_(row_norm.reciprocal())
 
 
 def bcos_scaling(lin: Tensor, norm: Tensor, row_norm: Tensor | None = None, b: float | Tensor = 2.0) -> Tensor:
@@ -55,8 +58,7 @@ class _Scaling(torch.autograd.Function):
 
     @staticmethod
     def forward(lin: Tensor, norm: Tensor, row_norm: Tensor | None, b: float | Tensor) -> Tensor:
-        unit = lin if row_norm is None else lin / row_norm
-        return (cosine_factor(unit, norm, b) * unit).to(lin.dtype)
+        return cosine_factor(lin, norm, row_norm, b).mul_(lin).to(lin.dtype)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -70,29 +72,47 @@ class _Scaling(torch.autograd.Function):
         y, norm, row_norm, b = ctx.saved_tensors
         b = ctx.b if b is None else b
         eps, exponent = _eps(b), _exponent(b)
-        s = _shifted_cosine(y.abs() / norm, exponent + 1, eps)
-        gain = exponent * (1 - eps / s) if eps else exponent  # (B-1) c
+        u = y.abs().to(norm.dtype).mul_(norm.reciprocal())
         gy = grad * y
-        grad_lin = grad * _power(s, exponent).mul_(1 + gain)
-        grad_norm = _sum_to(gy * -gain, norm).div(norm) if ctx.needs_input_grad[1] else None
-        grad_row = grad_b = None
-        if row_norm is not None:
-            grad_lin = grad_lin / row_norm
-            grad_row = _sum_to(gy * -(1 + gain), row_norm).div(row_norm) if ctx.needs_input_grad[2] else None
+        grad_b = grad_row = None
         if ctx.needs_input_grad[3]:
-            grad_b = torch.where(b >= 1, (gy * s.log()).sum(), 0).to(b.dtype)
+            grad_b = torch.where(b >= 1, (gy * _shifted_cosine(u, exponent + 1, eps).log()).sum(), 0).to(b.dtype)
+        derivative, c = _derivative(u, exponent + 1, eps)
+        grad_lin = _times(derivative, grad)
+        moment = gy if c is None else gy * c
+        grad_norm = _sum_to(moment, norm) * -exponent / norm if ctx.needs_input_grad[1] else None
+        if row_norm is not None:
+            grad_lin.mul_(row_norm.reciprocal())
+            if ctx.needs_input_grad[2]:
+                grad_row = -(_sum_to(gy, row_norm) + exponent * _sum_to(moment, row_norm)) / row_norm
         return grad_lin.to(y.dtype), grad_norm, grad_row, grad_b
 
 
-def _shifted_cosine(u: Tensor, b: float | Tensor, eps: float) -> Tensor:
-    """s = t + eps from u = t (t + eps)^(B-1).
+def _times(buffer: Tensor, grad: Tensor) -> Tensor:
+    """buffer * grad in place, unless vmap brings a batch of gradients to one buffer. A fresh one costs more than the product."""
+    try:
+        return buffer.mul_(grad)
+    except RuntimeError:
+        return buffer * grad
 
-    u^(1/B) + eps/B is right to second order in eps/t, which is beyond float32 unless |cos| < 1e-5; float64 gets Newton steps to its own precision.
+
+def _derivative(u: Tensor, b: float | Tensor, eps: float) -> tuple[Tensor, Tensor | None]:
+    """s^(B-1) (1 + (B-1) c), in the buffer of u, and c (None where it is 1), from u = t s^(B-1).
+
+    To first order in eps / t the derivative is B u^((B-1)/B): what eps adds to s it takes from c. Its square is beyond float32 unless |cos| < 1e-5, so
+    float32 takes that in one pass and c as 1; float64 is exact.
     """
-    s = u ** (1 / b)
-    if not eps:
-        return s
-    s = (s + eps / b).clamp_min(eps)
+    if eps and u.dtype == torch.float64:
+        s = _shifted_cosine(u, b, eps)
+        c = 1 - eps / s
+        return s ** (b - 1) * (1 + (b - 1) * c), c
+    derivative = _power_(u, (b - 1) / b).mul_(b)
+    return derivative.clamp_min_(eps ** (b - 1)) if eps else derivative, None
+
+
+def _shifted_cosine(u: Tensor, b: float | Tensor, eps: float) -> Tensor:
+    """s = t + eps from u = t s^(B-1): u^(1/B) + eps/B to first order in eps/t, and by Newton's method to the precision of float64."""
+    s = (u ** (1 / b) + eps / b).clamp_min(max(eps, torch.finfo(u.dtype).tiny))
     for _ in range(3 if u.dtype == torch.float64 else 0):
         power = s ** (b - 1)
         step = ((s - eps) * power - u) / (power * (1 + (b - 1) * (s - eps) / s))

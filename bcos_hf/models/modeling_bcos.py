@@ -10,15 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from .bcos_conversion import convert_, matched_state, widened_state
+from .bcos_conversion import completed_state, convert_, matched_state
 from .bcos_dynamic import explanation_mode
 from .bcos_layers import Bcos
-from .bcos_saving import auto_map_of, copy_code, filled_at_once
+from .bcos_saving import auto_map_of, copy_code, filled_at_once, whole_weights
 
 
 _borrowing = threading.RLock()
@@ -75,7 +74,7 @@ class BcosModelMixin:
         state, dropped = matched_state(model, structure)
         tied = getattr(structure, "all_tied_weights_keys", None) or {}
         new = sorted(set(structure.state_dict()) - set(state) - set(tied))
-        state = widened_state({key: value.detach().clone() for key, value in state.items()}, structure)
+        state = completed_state({key: value.detach().clone() for key, value in state.items()}, structure)
         made = cls.from_pretrained(None, config=config, state_dict=state, dtype=model.dtype, attn_implementation=attention)
         made.conversion_report = replace(structure.conversion_report, dropped=dropped, new=new)
         return made.to(model.device)
@@ -97,13 +96,8 @@ class BcosModelMixin:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As transformers' `from_pretrained`; a damaged weight file raises an OSError that says so."""
-        try:
+        with whole_weights(pretrained_model_name_or_path):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except SafetensorError as error:
-            raise OSError(
-                f"{pretrained_model_name_or_path}: expected a whole safetensors file, got a truncated or damaged one ({error}). "
-                "Save or download the model again."
-            ) from error
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, push_to_hub: bool = False, **kwargs) -> None:
         """As transformers' `save_pretrained`, all or nothing, with the code and the auto_map that let the folder load without bcos_hf."""

@@ -30,7 +30,7 @@ class BcosTextModelMixin(BcosModelMixin):
         super().__init__(config, *args, **kwargs)
         self.base_model.embeddings.register_forward_pre_hook(_check_input, with_kwargs=True)
 
-    def explain(self, targets=None, contrast=None, position=None, tokenizer=None, return_weights=True, chunk=8, **inputs) -> Explanation:
+    def explain(self, targets=None, contrast=None, position=None, tokenizer=None, return_weights=True, chunk=None, **inputs) -> Explanation:
         """Explain logits exactly, by the contributions of the tokens.
 
         Args:
@@ -39,7 +39,7 @@ class BcosTextModelMixin(BcosModelMixin):
             position: for heads with logits at every token, which token: an int or [N]. None is the mask token, where `tokenizer` has one.
             tokenizer: fills in `tokens`, for showing, and for merging pieces into words.
             return_weights: keep the rows of W(x), [N, K, L, D].
-            chunk: how many targets share a backward pass.
+            chunk: how many targets share a backward pass; None: 8 on an accelerator, 1 on a CPU.
             **inputs: what forward takes, on any device, padded on either side; labels are ignored.
 
         Returns:

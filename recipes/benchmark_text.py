@@ -1,0 +1,138 @@
+"""What B-cos costs: a B-cos BERT against the plain one, in one process and in turns. Writes results/bench/text.json.
+
+    python recipes/benchmark_text.py [--rounds 15] [--output results/bench/text.json]
+
+Times are medians of the ratios of neighbouring runs. Memory is the peak resident size of a process of its own, above the loaded model: of forward and
+backward for training (an optimiser's state, equal for both, would only dilute the ratio), of one explanation against one input gradient.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+from transformers import BertConfig, BertForSequenceClassification
+
+from bcos_hf.models.modeling_bcos_bert import BcosBertForSequenceClassification
+
+
+BATCH, LENGTH, CLASSES = 8, 128, 10
+
+
+def build(kind: str):
+    torch.manual_seed(0)
+    torch.set_num_threads(os.cpu_count())
+    model = BertForSequenceClassification(BertConfig(num_labels=CLASSES)).eval()
+    return BcosBertForSequenceClassification.from_standard(model, b=1.5) if kind == "bcos" else model
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1000, 30000, (BATCH, LENGTH), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def forward(model):
+    with torch.no_grad():
+        model.eval()(**batch())
+
+
+def backward(model):
+    logits = model.train()(**batch()).logits
+    torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits)).backward()
+
+
+def training_step(model):
+    backward(model)
+    model.optimizer.step()
+    model.optimizer.zero_grad()
+
+
+def input_gradient(model):
+    embeds = model.eval().get_input_embeddings()(batch()["input_ids"]).detach().requires_grad_()
+    logits = model(inputs_embeds=embeds, attention_mask=batch()["attention_mask"]).logits
+    return torch.autograd.grad(logits[:, 0].sum(), embeds)[0] * embeds
+
+
+def explain(model, targets=0):
+    return model.explain(**batch(), targets=targets)
+
+
+def seconds(run, model) -> float:
+    start = time.perf_counter()
+    run(model)
+    return time.perf_counter() - start
+
+
+def in_turns(name, first, second, rounds: int, scale: float = 1.0) -> dict:
+    """Ratios of the seconds of `first` to those of `second`, (function, model) each, run in turns."""
+    ratios = []
+    for index in tqdm(range(rounds + 2), desc=name):
+        pair = seconds(*first), seconds(*second)
+        if index > 1:  # the first two warm up
+            ratios.append(pair[0] / pair[1] * scale)
+    return spread(ratios)
+
+
+def spread(ratios: list[float]) -> dict:
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return {"median": statistics.median(ratios), "quartiles": [low, high], "min": min(ratios), "max": max(ratios), "n": len(ratios)}
+
+
+def peak_of(kind: str, run: str) -> float:
+    """Peak bytes above the loaded model, of one run in a process of its own."""
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONHASHSEED": "0"}
+    command = [sys.executable, __file__, "--peak", kind, run]
+    return float(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def print_peak(kind: str, run: str) -> None:
+    model = build(kind)
+    Path("/proc/self/clear_refs").write_text("5")  # start a new high-water mark
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    before = int(status["VmRSS"].split()[0])
+    globals()[run](model)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print((int(status["VmHWM"].split()[0]) - before) * 1024)
+
+
+def memory(name: str, first: tuple[str, str], second: tuple[str, str], rounds: int) -> dict:
+    return spread([peak_of(*first) / peak_of(*second) for _ in tqdm(range(rounds), desc=name)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--output", type=Path, default=Path("results/bench/text.json"))
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        return print_peak(*args.peak)
+    plain, bcos = build("plain"), build("bcos")
+    for model in (plain, bcos):
+        model.optimizer = torch.optim.AdamW(model.parameters())
+    nine = torch.arange(9).expand(BATCH, 9)
+    ratios = {
+        "forward": in_turns("forward", (forward, bcos), (forward, plain), args.rounds),
+        "explanation_time": in_turns("explanation", (explain, bcos), (input_gradient, plain), args.rounds),
+        "k9": in_turns("9 targets", (lambda model: explain(model, nine), bcos), (explain, bcos), max(3, args.rounds // 3), 1 / 9),
+        "training_step": in_turns("training step", (training_step, bcos), (training_step, plain), args.rounds),
+        "training_memory": memory("training memory", ("bcos", "backward"), ("plain", "backward"), 3),
+        "explanation_memory": memory("explanation memory", ("bcos", "explain"), ("plain", "input_gradient"), 3),
+    }
+    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps({"ratios": ratios, "batch": BATCH, "length": LENGTH, "machine": machine}, indent=2) + "\n")
+    for name, ratio in ratios.items():
+        print(f"{name:20} {ratio['median']:.3f}   (quartiles {ratio['quartiles'][0]:.3f} to {ratio['quartiles'][1]:.3f}, n = {ratio['n']})")
+
+
+if __name__ == "__main__":
+    main()
