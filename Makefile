@@ -1,0 +1,27 @@
+# make demo and make test do everything on a fresh machine; running them again is fast.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test quality bench install
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: install
+	$(RUN) recipes/demo_text.py
+
+test: install
+	$(RUN) -m pytest
+
+quality: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: install
+	$(RUN) recipes/benchmark_text.py

@@ -1,0 +1,24 @@
+"""From a data set to what a model takes, and the small assets that the demo runs on."""
+
+from .assets import ASSETS, Asset, cache_folder, extract, fetch, minilm_folder, vader_sdist
+from .text import TextColumns, load_text_dataset, tokenize
+from .vader import lexicon, movie_reviews, normalized, parse_lexicon, parse_ratings, split_rated
+
+__all__ = [
+    "ASSETS",
+    "Asset",
+    "TextColumns",
+    "cache_folder",
+    "extract",
+    "fetch",
+    "lexicon",
+    "load_text_dataset",
+    "minilm_folder",
+    "movie_reviews",
+    "normalized",
+    "parse_lexicon",
+    "parse_ratings",
+    "split_rated",
+    "tokenize",
+    "vader_sdist",
+]
