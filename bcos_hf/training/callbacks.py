@@ -1,0 +1,62 @@
+"""Callbacks: the schedule of B, and explanations along the way. Source of the schedules: Arya et al., NeurIPS 2024 (arXiv 2411.00715) section 4."""
+
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from bcos_hf.models.bcos_layers import Bcos
+
+
+SCHEDULES = ("immediate", "linear", "learnable")
+
+
+class BScheduleCallback(TrainerCallback):
+    """How B gets to its value.
+
+    Args:
+        schedule: "immediate" (the configured B from the start), "linear" (from 1, reached after `fraction` of the steps) or "learnable" (the model was
+            made with learnable_b=True, and its optimiser does it).
+        fraction: share of the training steps over which B rises.
+    """
+
+    def __init__(self, schedule: str = "immediate", fraction: float = 0.5) -> None:
+        if schedule not in SCHEDULES or not 0 < fraction <= 1:
+            raise ValueError(f"expected a schedule of {SCHEDULES} and 0 < fraction <= 1, got {schedule!r} and {fraction!r}.")
+        self.schedule, self.fraction = schedule, fraction
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
+        """Check that the model fits the schedule."""
+        if model.config.learnable_b != (self.schedule == "learnable"):
+            raise ValueError(f"schedule {self.schedule!r} expects a model with learnable_b={self.schedule == 'learnable'}.")
+        self._set(model, state)
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs) -> None:
+        """Set B for this step; it depends on the step alone, so that a resumed run goes on where it was."""
+        self._set(model, state)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs) -> None:
+        """Leave the configured B, which is what a saved model is loaded with."""
+        self._set(model, state, share=1.0)
+
+    def _set(self, model, state, share: float | None = None) -> None:
+        if self.schedule != "linear":
+            return
+        share = min(1.0, state.global_step / max(1, self.fraction * state.max_steps)) if share is None else share
+        for layer in model.modules():
+            if isinstance(layer, Bcos) and isinstance(layer.b, float):
+                layer.b = 1 + share * (layer.initial_b - 1)
+
+
+class ExplanationCallback(TrainerCallback):
+    """Write explanations of the same texts at every evaluation, output_dir/explanations/step-N.html, to see what the model comes to look at."""
+
+    def __init__(self, texts: list[str], tokenizer) -> None:
+        self.texts, self.tokenizer = texts, tokenizer
+
+    def on_evaluate(self, args, state, control, model=None, **kwargs) -> None:
+        """Explain and write, in the main process."""
+        if not state.is_world_process_zero:
+            return
+        inputs = self.tokenizer(self.texts, padding=True, truncation=True, return_tensors="pt")
+        explanation = model.explain(**inputs, tokenizer=self.tokenizer, return_weights=False)
+        explanation.to_html(Path(args.output_dir, "explanations", f"step-{state.global_step}.html"), title=f"Step {state.global_step}")

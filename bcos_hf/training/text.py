@@ -1,0 +1,74 @@
+"""Fine-tune a text classifier, B-cos or conventional, with everything else equal."""
+
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from bcos_hf.data import load_text_dataset, minilm_folder, tokenize
+from bcos_hf.models import bcosify
+
+from .arguments import DataArguments, ModelArguments
+from .callbacks import BScheduleCallback, ExplanationCallback
+from .trainer import BcosTrainer
+
+
+def accuracy(prediction) -> dict[str, float]:
+    """Share of right predictions, for Trainer."""
+    return {"accuracy": float((np.asarray(prediction.predictions).argmax(-1) == prediction.label_ids).mean())}
+
+
+def load_model(args: ModelArguments, names: list[str]):
+    """The model to train, with one label a name, and its tokenizer."""
+    source = minilm_folder() if args.model_name_or_path == "minilm" else args.model_name_or_path
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if args.conventional:
+        return AutoModelForSequenceClassification.from_pretrained(source, **labels), tokenizer
+    fields = {"b": args.b, "weight_norm": args.weight_norm, "use_bias": args.use_bias, "learnable_b": args.b_schedule == "learnable"}
+    return bcosify(source, auto_class=AutoModelForSequenceClassification, **labels, **fields), tokenizer
+
+
+def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments):
+    """A trainer ready to train, and the tokenized data set with train, validation and test.
+
+    The conventional model is trained with the same loss, so that B-cos is the only difference.
+    """
+    d = data_args
+    data, columns = load_text_dataset(
+        d.dataset_name, d.dataset_config_name, d.train_file, d.validation_file, d.test_file, d.dataset_revision, d.text_column, d.second_text_column,
+        d.label_column, d.max_train_samples, d.max_eval_samples, seed=training_args.data_seed or 0,
+    )  # fmt: skip
+    set_seed(training_args.seed)
+    model, tokenizer = load_model(model_args, data["train"].features[columns.label].names)
+    positions = getattr(model.config, "max_position_embeddings", data_args.max_length)
+    tokens = tokenize(data, tokenizer, columns, min(data_args.max_length, positions))
+    callbacks = [] if model_args.conventional else [BScheduleCallback(model_args.b_schedule)]
+    if model_args.explain_samples and not model_args.conventional:
+        callbacks.append(ExplanationCallback(list(data["validation"][columns.text][: model_args.explain_samples]), tokenizer))
+    trainer = BcosTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=tokens["train"],
+        eval_dataset=tokens["validation"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=accuracy,
+        callbacks=callbacks,
+        off_labels=model_args.off_labels,
+    )
+    return trainer, tokens
+
+
+def train_and_test(trainer: BcosTrainer, tokens) -> dict[str, float]:
+    """Train (from the last checkpoint in output_dir, if there is one), save, and measure the test split."""
+    args = trainer.args
+    if args.do_train:
+        last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() and args.resume_from_checkpoint in (None, "true", "True") else args.resume_from_checkpoint
+        trainer.train(resume_from_checkpoint=last)
+        trainer.save_model()
+        trainer.save_state()
+    metrics = trainer.evaluate(tokens["test"], metric_key_prefix="test")
+    trainer.save_metrics("test", metrics)
+    return metrics
