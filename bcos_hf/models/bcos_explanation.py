@@ -35,7 +35,7 @@ class Explanation:
         weights: [N, K, ...] rows of W(x) in the shape of the encoded input ([N, K, L, D] for text); None if not asked for.
         contrast: [N, K], the classes spoken against ('why a rather than b'), or None.
         relative: the explained logit is the target's less the mean over classes.
-        tokens: N lists of display texts, padding left out as empty strings; None until `with_tokens`.
+        tokens: N lists of display texts, '' at padding; None where explain() got no tokenizer.
         starts: N lists of bools, whether a token begins a word. words: N lists, the number of each token's word (-1 padding).
         labels: C class names, or None.
     """
@@ -87,7 +87,7 @@ class Explanation:
         Weights belong to pieces and are left out. Raises a ValueError where the tokens are unknown.
         """
         if self.words is None:
-            raise ValueError("merge_words: expected an explanation that knows its tokens; call explanation.with_tokens(tokenizer, input_ids) first.")
+            raise ValueError("merge_words: expected an explanation that knows its tokens: pass tokenizer=... to explain().")
         words = torch.tensor(self.words, device=self.contributions.device)
         count = int(words.max()) + 1
         merged = self.contributions.new_zeros(*self.contributions.shape[:2], count + 1)  # the last one collects padding, which is 0

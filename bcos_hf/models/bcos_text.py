@@ -1,5 +1,7 @@
 """Text as an input: which numbers are explained, padding on either side, and words from pieces."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -60,6 +62,13 @@ def check_length(embeddings: nn.Module, length: int) -> None:
             f"expected at most {positions} tokens, as many as the model has positions, got {length}; "
             f"tokenize with truncation=True, max_length={positions}."
         )
+
+
+def with_tokens(explanation, tokenizer, input_ids: Tensor, attention_mask: Tensor | None = None):
+    """`explanation` with the display texts and words of its inputs [N, L], for showing and for merging pieces into words."""
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    tokens, starts, words = display_tokens(tokenizer, input_ids, mask)
+    return replace(explanation, tokens=tokens, starts=starts, words=words)
 
 
 def display_tokens(tokenizer, input_ids: Tensor, mask: Tensor) -> tuple[list[list[str]], list[list[bool]], list[list[int]]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .bcos_explanation import Explanation, explained
-from .bcos_text import as_given, attention_mask_of, check_length, display_tokens, right_padded
+from .bcos_text import as_given, attention_mask_of, check_length, right_padded, with_tokens
 from .modeling_bcos import BcosModelMixin
 
 
@@ -60,14 +60,13 @@ class BcosTextModelMixin(BcosModelMixin):
         with self._explaining(probe), self._leaf() as leaf:
             logits = self._class_logits(self(**aligned), position)
             made = explained(logits, leaf[0], probe, targets, contrast, chunk=chunk)
-        texts = display_tokens(tokenizer, inputs["input_ids"], mask) if tokenizer is not None and "input_ids" in inputs else (None, None, None)
-        return replace(
+        made = replace(
             made,
             contributions=as_given(made.contributions, order, 2),
             weights=as_given(made.weights, order, 2) if return_weights else None,
-            **dict(zip(("tokens", "starts", "words"), texts, strict=True)),
             labels=self._labels(logits.shape[1]),
         )
+        return made if tokenizer is None or "input_ids" not in inputs else with_tokens(made, tokenizer, inputs["input_ids"], mask)
 
     @contextmanager
     def _leaf(self) -> Iterator[list[Tensor]]:
@@ -105,7 +104,7 @@ class BcosTextModelMixin(BcosModelMixin):
         if logits.dim() == 2:
             return logits
         if position is None:
-            raise ValueError("position: this head has logits at every token; say which to explain (an int or [N]), or pass a tokenizer and one mask token.")
+            raise ValueError("position: this head has logits at every token; say which (an int or [N]), or pass a tokenizer and texts with one mask token.")
         return logits[torch.arange(len(logits), device=logits.device), position]
 
     def _labels(self, classes: int) -> list[str] | None:
