@@ -10,6 +10,7 @@ import pytest
 
 from bcos_hf.data import assets
 
+
 # A build backend inside the sdist: pip asks it for the metadata and needs nothing from outside.
 BACKEND = """
 import pathlib
@@ -45,9 +46,7 @@ def write_tar(path, files):
 def write_wheel(folder):
     info = "toy_wheel-1.0.dist-info"
     meta = {f"{info}/METADATA": INFO.format("toy-wheel"), f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
-    return write_zip(
-        folder / "toy_wheel-1.0-py3-none-any.whl", {"toy/model/config.json": "{}", "toy/code.py": "1", **meta, f"{info}/RECORD": ""}
-    )
+    return write_zip(folder / "toy_wheel-1.0-py3-none-any.whl", {"toy/model/config.json": "{}", "toy/code.py": "1", **meta, f"{info}/RECORD": ""})
 
 
 def write_sdist(folder):
@@ -99,9 +98,7 @@ def test_a_cached_file_with_another_hash_is_refused_and_left_alone(archive):
     cached.parent.mkdir()
     cached.write_bytes(b"damaged")
     found = hashlib.sha256(b"damaged").hexdigest()
-    with pytest.raises(
-        ValueError, match=f"{archive.name}: expected sha256 {assets.ASSETS['toy'].sha256}, found {found}. Delete it and run again"
-    ):
+    with pytest.raises(ValueError, match=f"{archive.name}: expected sha256 {assets.ASSETS['toy'].sha256}, found {found}. Delete it and run again"):
         assets.fetch("toy")
     assert cached.read_bytes() == b"damaged"
 

@@ -21,6 +21,7 @@ from bcos_hf.data import (
     vader,
 )
 
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "very"]
 RATED = [(f"Film {i}", float(i % 9 - 4)) for i in range(180)]
 TOY = {"text": ["a good film", "bad", "very good", "a bad film"] * 5, "label": ["pos", "neg", "pos", "neg"] * 5}
@@ -71,9 +72,7 @@ def test_the_seed_decides_the_split():
 def test_labels_are_the_signs_and_each_split_has_both_alike():
     dataset = split_rated(RATED, validation=0.2, test=0.1)
     for rows in dataset.values():
-        assert [rows.features["label"].names[label] for label in rows["label"]] == [
-            "positive" if r > 0 else "negative" for r in rows["rating"]
-        ]
+        assert [rows.features["label"].names[label] for label in rows["label"]] == ["positive" if r > 0 else "negative" for r in rows["rating"]]
     assert {split: (rows["label"][:].count(0), rows["label"][:].count(1)) for split, rows in dataset.items()} == {
         "train": (56, 56),
         "validation": (16, 16),

@@ -4,6 +4,7 @@ from .assets import ASSETS, Asset, cache_folder, extract, fetch, minilm_folder, 
 from .text import TextColumns, load_text_dataset, tokenize
 from .vader import lexicon, movie_reviews, normalized, parse_lexicon, parse_ratings, split_rated
 
+
 __all__ = [
     "ASSETS",
     "Asset",

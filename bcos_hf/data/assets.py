@@ -21,6 +21,7 @@ from typing import BinaryIO
 from packaging.version import Version
 from transformers.utils import logging
 
+
 logger = logging.get_logger(__name__)
 
 

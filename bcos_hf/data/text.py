@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from .vader import movie_reviews
 
+
 logger = logging.get_logger(__name__)
 
 EMBEDDED = "vader-movie-reviews"
@@ -176,9 +177,7 @@ def tokenize(dataset: DatasetDict, tokenizer: PreTrainedTokenizerBase, columns: 
     limit = tokenizer.model_max_length if max_length is None else min(max_length, tokenizer.model_max_length)
     special = tokenizer.num_special_tokens_to_add(pair=columns.second_text is not None)
     if not special < limit < LARGE_INTEGER:
-        raise ValueError(
-            f"max_length={max_length}: expected more than {special} (special tokens), and a number if the tokenizer has no limit."
-        )
+        raise ValueError(f"max_length={max_length}: expected more than {special} (special tokens), and a number if the tokenizer has no limit.")
     texts = [column for column in (columns.text, columns.second_text) if column]
 
     def encode(batch: dict[str, list]) -> dict[str, list]:

@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from .assets import vader_sdist
 
+
 LABELS = ("negative", "positive")
 FEATURES = Features({"text": Value("string"), "rating": Value("float32"), "label": ClassLabel(names=list(LABELS))})
 _SENTENCES = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"

@@ -4,8 +4,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from bcos_hf.metrics.perturbation import FRACTIONS
-from bcos_hf.metrics.perturbation import area_under_curve
+from bcos_hf.metrics.perturbation import FRACTIONS, area_under_curve
 
 
 class Sufficiency(evaluate.Metric):

@@ -6,7 +6,6 @@ ReLU needs no help, its derivative is its gate; it is listed so that a conversio
 Source: Boehle et al., TPAMI 2024 (arXiv 2306.10898) section 3.2; Wang et al., TMLR 2025 (arXiv 2502.12992) section 3.
 """
 
-import torch
 from torch import Tensor, nn
 from transformers import activations
 

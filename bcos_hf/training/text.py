@@ -65,7 +65,11 @@ def train_and_test(trainer: BcosTrainer, tokens) -> dict[str, float]:
     """Train (from the last checkpoint in output_dir, if there is one), save, and measure the test split."""
     args = trainer.args
     if args.do_train:
-        last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() and args.resume_from_checkpoint in (None, "true", "True") else args.resume_from_checkpoint
+        last = (
+            get_last_checkpoint(args.output_dir)
+            if Path(args.output_dir).is_dir() and args.resume_from_checkpoint in (None, "true", "True")
+            else args.resume_from_checkpoint
+        )
         trainer.train(resume_from_checkpoint=last)
         trainer.save_model()
         trainer.save_state()

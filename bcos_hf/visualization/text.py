@@ -22,7 +22,8 @@ _SPECIAL = re.compile(r"\[[A-Z0-9_]{2,}\]|</?s>|<(bos|eos|pad|unk|mask|cls|sep)>
 _CSS = """
 .bcos-text{LIGHT;color-scheme:light dark;box-sizing:border-box;max-width:60rem;margin:0 auto;padding:1rem;background:rgb(var(--paper));
 color:rgb(var(--text));font:400 1rem/1.5 "Source Sans 3","Source Sans Pro",ui-sans-serif,system-ui,sans-serif}
-@media (prefers-color-scheme:dark){.bcos-text{DARK}}
+.bcos-page{margin:0;background:#fff}
+@media (prefers-color-scheme:dark){.bcos-text{DARK}.bcos-page{background:#0b0f19}}
 .bcos-text h1{margin:0 0 1rem;font-size:1.375rem;font-weight:600;line-height:1.3;color:inherit}
 .bcos-text h2{margin:1.5rem 0 .5rem;font-size:.875rem;font-weight:600;color:rgb(var(--muted))}
 .bcos-text article{margin:0 0 1rem;border:1px solid rgb(var(--line));border-radius:.75rem}
@@ -119,7 +120,7 @@ def to_html(
     page = f'{_style()}<section class="bcos-text">{"".join(parts)}</section>'
     if not fragment:
         head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title or "Explanation")}</title>'
-        body = f'<body style="margin:0" class="bcos-page">{page}</body>'
+        body = f'<body class="bcos-page">{page}</body>'
         page = f'<!doctype html>\n<html lang="en"><head>{head}</head>{body}</html>\n'
     if path is not None:
         write_atomically(path, page.encode("utf-8"))

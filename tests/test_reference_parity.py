@@ -1,0 +1,259 @@
+"""Law 11: the golden tensors of the authors' own code are met, for every file of a fixtures folder (`--fixtures DIR`), by its `kind` and settings.
+
+Origin of the data: tests/fixtures/*.json name repository, commit, file and class.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import nn
+from transformers import activations
+
+from bcos_hf import explanation_mode
+from bcos_hf.metrics import area_under_curve, perturbation_drops
+from bcos_hf.models import FAMILIES, bcos_norms
+from bcos_hf.models.bcos_activations import gated
+from bcos_hf.models.bcos_layers import BcosConv2d, BcosLinear
+from bcos_hf.training import bce_loss
+
+
+NOT_YET = re.compile(r"net_|lm_gpt2|lm_llama|util_gradient_to_image|util_localisation|util_seqpg")
+LAYER_FIELDS = ("in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias", "b", "max_out")
+
+
+class Golden:
+    """One fixture: its settings, its tensors, and which of them were compared."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.settings = path, json.loads(path.read_text())
+        self.tensors, self.seen = load_file(path.with_suffix(".safetensors")), set()
+        self.kind = self.settings["kind"]
+
+    def get(self, key: str) -> torch.Tensor:
+        self.seen.add(key)
+        return self.tensors[key]
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {key.removeprefix(prefix): self.get(key) for key in self.tensors if key.startswith(prefix)}
+
+    def meets(self, key: str, ours: torch.Tensor, gradient: bool | None = None) -> None:
+        reference = self.get(key)
+        gradient = "grad" in key if gradient is None else gradient
+        allowed = (5e-5 if gradient else 1e-5) * reference.abs().max().item()
+        noise = self.settings.get("noise_floor", {}).get(key, {}).get("max_abs_diff_f32_vs_f64", 0.0)
+        assert ours.shape == reference.shape, f"{self.path.name} {key}: expected {list(reference.shape)}, got {list(ours.shape)}"
+        difference = (ours.detach() - reference).abs().max().item()
+        assert difference <= max(allowed, 5 * noise, 1e-12), f"{self.path.name} {key}: differs by {difference:.2e}, allowed {max(allowed, 5 * noise):.2e}"
+
+
+def pytest_generate_tests(metafunc):
+    folder = Path(metafunc.config.getoption("golden"))
+    metafunc.parametrize("path", sorted(folder.glob("*.json")) or [folder], ids=lambda path: path.stem)
+
+
+def test_reference(path):
+    if path.is_dir() or not path.exists():
+        pytest.fail(f"{path}: expected a folder with golden tensors (NAME.json + NAME.safetensors)")
+    kind = json.loads(path.read_text())["kind"]
+    if kind not in KINDS and NOT_YET.match(kind):
+        pytest.skip(f"not yet: {kind}")
+    assert kind in KINDS, f"{path}: unknown kind {kind!r}, expected one of {sorted(KINDS)}"
+    golden = Golden(path)
+    KINDS[kind](golden)
+    left = set(golden.tensors) - golden.seen
+    assert not left, f"{path.name}: never compared: {sorted(left)[:10]}"
+
+
+def both_modes(golden: Golden, prefix: str, layer: nn.Module) -> None:
+    """Output and gradients of a layer, in ordinary and in explanation mode."""
+    x, cotangent = golden.get(f"{prefix}x").requires_grad_(), golden.get(f"{prefix}r")
+    state = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    for mode in ("train_grad", "expl_grad"):
+        for name, buffer in layer.named_buffers():
+            buffer.copy_(state[name])
+        with explanation_mode(layer) if mode == "expl_grad" else torch.enable_grad():
+            y = layer(x)
+        golden.meets(f"{prefix}y", y)
+        wanted = [key.removeprefix(f"{prefix}{mode}/") for key in golden.tensors if key.startswith(f"{prefix}{mode}/")]
+        sources = {"x": x, **{name: value for name, value in layer.named_parameters()}}
+        grads = torch.autograd.grad((y * cotangent).sum(), [sources[name.removeprefix("linear.")] for name in wanted])
+        for name, grad in zip(wanted, grads, strict=True):
+            golden.meets(f"{prefix}{mode}/{name}", grad)
+
+
+def with_state(golden: Golden, prefix: str, layer: nn.Module) -> nn.Module:
+    state = {key.removeprefix("linear."): value for key, value in golden.under(f"{prefix}state/").items()}
+    if "bias" not in state and getattr(layer, "bias", None) is not None:
+        layer.bias = None
+    layer.load_state_dict(state, strict=True)
+    return layer.eval()
+
+
+def cases(make):
+    def run(golden: Golden) -> None:
+        for name, case in golden.settings["cases"].items():
+            layer = with_state(golden, f"{name}/", make(case, golden.tensors[f"{name}/x"]))
+            both_modes(golden, f"{name}/", layer.train(bool(case.get("train"))))
+
+    return run
+
+
+def bcos_layer(cls, **fixed):
+    return lambda case, x: cls(**{name: value for name, value in case.items() if name in LAYER_FIELDS}, **fixed)
+
+
+def lm_module(case, x):
+    kind = case["kind"]
+    if kind == "BcosLinear":
+        return bcos_layer(BcosLinear, weight_norm="unit", eps=1e-3)(case, x)
+    gates = {"BcosGELU (erf)": activations.GELUActivation, "BcosNewGELU (tanh)": activations.NewGELUActivation, "BcosSiLU": nn.SiLU}
+    if kind in gates:
+        return gated(gates[kind]())
+    if "LayerNorm" in kind:
+        return bcos_norms.BcosLayerNorm(case["normalized_shape"], eps=case["eps"])
+    assert "RMSNorm" in kind, f"unknown module {kind!r}"
+    return bcos_norms.BcosRMSNorm(x.shape[-1], eps=case["eps"])
+
+
+def centred_norm(case, x):
+    if case["kind"].startswith("gelu"):
+        return gated(nn.GELU())
+    if case["kind"].startswith("layernorm"):
+        return bcos_norms.BcosLayerNorm(case["normalized_shape"], eps=case["eps"])
+    assert case["kind"].startswith("groupnorm"), f"unknown norm {case['kind']!r}"
+    return bcos_norms.BcosGroupNorm(case["num_groups"], case["num_channels"], eps=case["eps"])
+
+
+def v2_norm(case, x):
+    channels, eps, groups = case["channels"], case["eps"], re.search(r"\((\d+)\)", case["cls"])
+    made = {
+        "DetachablePositionNorm2d": lambda: bcos_norms.PositionNorm2d(channels, eps),
+        "PositionNormUncentered2d": lambda: bcos_norms.PositionNorm2d(channels, eps, centred=False),
+        "GNLayerNormUncentered2d": lambda: bcos_norms.UncenteredGroupNorm(1, channels, eps),
+        "GNInstanceNormUncentered2d": lambda: bcos_norms.UncenteredGroupNorm(channels, channels, eps),
+        "GroupNormUncentered2d": lambda: bcos_norms.UncenteredGroupNorm(int(groups[1]), channels, eps),
+        "DetachableGNInstanceNorm2d": lambda: bcos_norms.BcosGroupNorm(channels, channels, eps),
+        "DetachableGNLayerNorm2d": lambda: bcos_norms.BcosGroupNorm(1, channels, eps),
+        "DetachableGroupNorm2d": lambda: bcos_norms.BcosGroupNorm(int(groups[1]), channels, eps),
+        "BatchNormUncentered2d": lambda: bcos_norms.UncenteredBatchNorm2d(channels, eps),
+        "AllNormUncentered2d": lambda: bcos_norms.UncenteredAllNorm2d(eps),
+    }
+    return made[case["cls"].split("(")[0]]()
+
+
+def batch_norm(golden: Golden) -> None:
+    standard = golden.under("standard/")
+    eps, momentum = golden.settings["eps"], golden.settings["momentum"]
+    plain = nn.BatchNorm2d(len(standard["weight"]), eps, momentum).eval()
+    plain.load_state_dict(standard)
+    variants = sorted({key.split("/")[0] for key in golden.tensors if "/eval/" in key})
+    for variant in variants:
+        for mode in ("eval", "train"):
+            norm = bcos_norms.UncenteredBatchNorm2d(len(standard["weight"]), eps, momentum)
+            with_state(golden, f"{variant}/eval/", norm)
+            both_modes(golden, f"{variant}/{mode}/", norm.train(mode == "train"))
+            if mode == "train":
+                golden.meets(f"{variant}/train/running_var_after", norm.running_var)
+        if variant == "BnUncV2":
+            golden.meets(f"{variant}/eval/state/bias", bcos_norms.folded_bias(plain))
+            golden.meets("standard_out/y", plain(golden.tensors[f"{variant}/eval/x"]))
+
+
+def standard_model(golden: Golden):
+    """The standard classifier of an lm_ fixture, and the fixture that holds its state."""
+    origin = golden
+    if "standard_state_file" in golden.settings:
+        origin = Golden(golden.path.with_name(golden.settings["standard_state_file"].split()[0]).with_suffix(".json"))
+    config = {**golden.settings["config"]}
+    known = set(transformers.AutoConfig.for_model(config["model_type"]).to_dict()) - {"architectures", "transformers_version", "dtype"}
+    config = transformers.AutoConfig.for_model(config["model_type"], **{name: value for name, value in config.items() if name in known - {"model_type"}})
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    state = origin.under("standard/")
+    missing = model.load_state_dict(state, strict=False)
+    assert not missing.unexpected_keys
+    assert not [key for key in missing.missing_keys if "position_ids" not in key and "pooler" not in key], missing.missing_keys
+    return model, state
+
+
+def bcos_model(golden: Golden):
+    model, state = standard_model(golden)
+    settings = golden.settings["bcos_config"]
+    b = [*settings["b_list"], settings["b"]] if settings.get("different_b_per_layer") else settings["b"]
+    family = FAMILIES[model.config.model_type]
+    return getattr(family, f"Bcos{type(model).__name__}").from_standard(model, b=b), model, state
+
+
+def language_model(golden: Golden) -> None:
+    bcos, model, state = bcos_model(golden)
+    settings, inputs = golden.settings, {name: golden.get(f"input/{name}") for name in ("input_ids", "attention_mask")}
+    if "standard_output/logits" in golden.tensors:
+        golden.meets("standard_output/logits", model(**inputs).logits)
+    assert sorted(bcos.conversion_report.dropped) == sorted(name for name in settings["standard_parameters_dropped"])
+    ours = bcos.state_dict()
+    for theirs, standard in settings.get("name_map_bcos_to_standard", {}).items():
+        assert torch.equal(ours[theirs.replace(".linear.", ".")], state[standard])
+    golden.meets("output/logits", bcos(**inputs).logits)
+    golden.meets("output/embeddings", bcos.base_model.embeddings(inputs["input_ids"]))
+    for index, targets in enumerate(settings["targets"]):
+        explanation = bcos.explain(**inputs, targets=targets)
+        contributions = explanation.contributions[:, 0]
+        golden.meets(f"expl/grad_{index}", explanation.weights[:, 0])
+        golden.meets(f"expl/contrib_{index}", contributions, gradient=True)
+        golden.meets(f"expl/ixg_mean_{index}", contributions / explanation.weights.shape[-1], gradient=True)
+        relative = bcos.explain(**inputs, targets=targets, contrast="mean")
+        golden.meets(f"expl/rel_contrib_{index}", relative.contributions[:, 0], gradient=True)
+        assert (contributions[inputs["attention_mask"] == 0] == 0).all()
+    loss = bce_loss(bcos(**inputs).logits, torch.tensor(settings["train"]["labels"]))
+    golden.meets("train/loss", loss)
+    loss.backward()
+    grads = {name: parameter.grad for name, parameter in bcos.named_parameters()}
+    for key in [key for key in golden.tensors if key.startswith("train/grad/")]:
+        golden.meets(key, grads[key.removeprefix("train/grad/").replace(".linear.", ".")])
+
+
+def perturbation(golden: Golden) -> None:
+    stem = re.search(r"lm_\w+", golden.settings["model"])[0]
+    origin = Golden(golden.path.with_name(f"{stem}.json"))
+    bcos, _, _ = bcos_model(origin)
+    ids, mask = origin.get("input/input_ids"), origin.get("input/attention_mask")
+    lengths, positions = mask.sum(1), torch.arange(ids.shape[1])
+    special = ((positions == 0) | (positions == lengths[:, None] - 1)).long()
+    for name, case in golden.settings["cases"].items():
+        scores, given = torch.zeros(ids.shape), golden.get(f"{name}/attributions")
+        first = 0 if case["includes_cls_sep"] else 1
+        for row, length in enumerate(case["attribution_lengths"]):
+            scores[row, first : first + length] = given[row, :length]
+        predicted = golden.get(f"{name}/predicted")
+        probabilities = bcos(ids, mask).logits.softmax(-1)
+        assert torch.equal(probabilities.argmax(-1), predicted)
+        golden.meets(f"{name}/orig_probs", probabilities.gather(1, predicted[:, None])[:, 0])
+        fractions = case["percentages"]
+        made = perturbation_drops(bcos, ids, mask, scores, special, case["mask_token_id"], fractions, predicted, mask_special_tokens=True)
+        for index, fraction in enumerate(fractions):
+            assert torch.equal(made["rationales"][:, index], golden.get(f"{name}/rationale_mask/{fraction}").bool())
+            for measure in ("comprehensiveness", "sufficiency"):  # differences of probabilities: their rounding is that of numbers up to 1
+                torch.testing.assert_close(made[measure][:, index], golden.get(f"{name}/{measure}/{fraction}"), atol=1e-5, rtol=0)
+        for measure in ("comprehensiveness", "sufficiency"):
+            area = area_under_curve(made[measure].mean(0).tolist(), fractions)
+            assert area == pytest.approx(case[f"{measure}_auc"], abs=1e-5)
+
+
+KINDS = {
+    "layer_bcosify_conv2d": cases(bcos_layer(BcosConv2d)),
+    "layer_bcosify_linear": cases(bcos_layer(BcosLinear)),
+    "layer_v2_bcos_conv2d": cases(bcos_layer(BcosConv2d, weight_norm="unit")),
+    "layer_v2_bcos_linear": cases(bcos_layer(BcosLinear, weight_norm="unit")),
+    "layer_lm_modules": cases(lm_module),
+    "norm_batchnorm_uncentered": batch_norm,
+    "norm_layernorm_groupnorm_gelu": cases(centred_norm),
+    "norm_v2_others": cases(v2_norm),
+    "lm_bert": language_model,
+    "lm_distilbert": language_model,
+    "lm_roberta": language_model,
+    "util_perturbation": perturbation,
+}
