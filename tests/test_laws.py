@@ -158,7 +158,7 @@ def test_training_works_compiled_checkpointed_and_under_autocast(family, batch):
 
     plain = gradient(model)
     compiled = gradient(torch.compile(model, fullgraph=True, backend="aot_eager"))
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(gradient(model), plain, rtol=1e-4, atol=1e-7)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,0 +1,90 @@
+"""Law 7: what is saved loads, bit for bit: same class, Auto classes, sharded, bf16, and as remote code in a process without bcos_hf."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from conftest import HEADS, SIZES, tiny
+
+from bcos_hf import Explanation, bcosify
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("fields", [{}, {"use_bias": True, "learnable_b": True, "max_out": 2, "b": 1.25}])
+def test_round_trip(family, head, fields, tmp_path):
+    model = bcosify(tiny(family, head), **fields).float()
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    for cls in (type(model), getattr(transformers, HEADS[head])):
+        loaded, info = cls.from_pretrained(tmp_path, output_loading_info=True)
+        assert type(loaded) is type(model) and same(loaded.state_dict(), model.state_dict())
+        assert not info["missing_keys"] and not info["unexpected_keys"]
+    base, info = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(base).__name__.startswith("Bcos") and not [key for key in info["missing_keys"] if "pooler" not in key]
+    assert same({k: v for k, v in base.state_dict().items() if "pooler" not in k}, {k: v for k, v in model.base_model.state_dict().items() if "pooler" not in k})
+
+
+def test_bf16_and_no_stale_shards(tmp_path):
+    model = bcosify(tiny("bert"))
+    model.float().save_pretrained(tmp_path, max_shard_size="20KB")
+    model.to(torch.bfloat16).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
+    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert same(loaded.state_dict(), model.state_dict())
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
+    model = bcosify(tiny("bert")).float()
+    model.save_pretrained(tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    model.config.b = 0.5  # not a configuration that can be saved
+    with pytest.raises(Exception, match="b: expected"):
+        model.save_pretrained(tmp_path / "model")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+REMOTE = """
+import sys, torch
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "bcos_hf":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Block())
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+for folder in sys.argv[1:]:
+    assert AutoConfig.from_pretrained(folder, trust_remote_code=True).model_type.startswith("bcos_")
+    assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__.endswith("Model")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+    inputs = torch.load(folder + "/inputs.pt")
+    explanation = model.explain(**inputs)
+    explanation.save(folder + "/remote.safetensors")
+    model.save_pretrained(folder + "/again")
+    again = AutoModelForSequenceClassification.from_pretrained(folder + "/again", trust_remote_code=True)
+    assert torch.equal(again(**inputs).logits, explanation.logits)
+assert "bcos_hf" not in sys.modules
+"""
+
+
+def test_remote_code_needs_no_bcos_hf(tmp_path):
+    models = {}
+    for family in SIZES:
+        models[family] = bcosify(tiny(family)).float().eval()
+        models[family].save_pretrained(tmp_path / family)
+        torch.save({"input_ids": torch.arange(5, 17).view(2, 6), "attention_mask": torch.ones(2, 6, dtype=torch.long)}, tmp_path / family / "inputs.pt")
+    (tmp_path / "load.py").write_text(REMOTE)
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    command = [sys.executable, "load.py", *map(str, (tmp_path / family for family in SIZES))]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for family, model in models.items():
+        remote = Explanation.load(tmp_path / family / "remote.safetensors")
+        here = model.explain(**torch.load(tmp_path / family / "inputs.pt"))
+        assert torch.equal(remote.logits, here.logits) and torch.equal(remote.contributions, here.contributions)
