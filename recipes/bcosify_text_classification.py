@@ -19,6 +19,7 @@ def main() -> None:
     metrics = train_and_test(trainer, tokens)
     if trainer.is_world_process_zero():
         print(f"test accuracy {metrics['test_accuracy']:.4f}, saved to {trainer.args.output_dir}")
+    trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
 
 

@@ -45,6 +45,7 @@ def trained(kind: str, output: Path, seed: int) -> tuple:
 
 
 def batches(texts: list[str], tokenizer, size: int = 50) -> list[dict]:
+    texts = sorted(texts, key=len)  # little padding
     return [dict(tokenizer(texts[i : i + size], padding=True, truncation=True, return_tensors="pt")) for i in range(0, len(texts), size)]
 
 
@@ -67,7 +68,7 @@ def main() -> None:
         "input_x_gradient": (plain, [e.contributions[:, 0] for e in rivals]),
         "random": (plain, [torch.rand(batch["input_ids"].shape, generator=generator) for batch in masked]),
     }
-    texts, words = list(test["text"]), lexicon()
+    texts, words = sorted(test["text"], key=len), lexicon()
     metrics = {
         "accuracy": {"conventional": plain_accuracy, "bcos": bcos_accuracy},
         "faithfulness": {name: faithfulness(model, masked, score, tokenizer) for name, (model, score) in scores.items()},
@@ -81,7 +82,7 @@ def main() -> None:
         "n_test": len(test),
         "n_faithfulness": min(MASKED, len(test)),
     }
-    shown = bcos.explain(**batches(texts[:20], tokenizer)[0], tokenizer=tokenizer, return_weights=False)
+    shown = bcos.explain(**batches(list(test["text"][:20]), tokenizer)[0], tokenizer=tokenizer, return_weights=False)
     shown.merge_words().to_html(output / "explanations.html", title="Why a B-cos MiniLM finds these 20 test sentences positive or negative")
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     print(write_demo_card(output, bcos, tokenizer, metrics))

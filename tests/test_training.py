@@ -97,7 +97,7 @@ def workspace(tmp_path_factory):
 
 def run(workspace, *command):
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(workspace / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=workspace, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *command], cwd=workspace, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 

@@ -81,9 +81,7 @@ def write_demo_card(folder: Path, model, tokenizer, metrics: dict, example: str 
         example=example,
         label=explanation.labels[target],
         logit=explanation.logits[0, target],
-        shown="\n".join(
-            f"{token:12} {value:+.3f}" for token, value in zip(explanation.tokens[0], explanation.contributions[0, 0].tolist(), strict=True)
-        ),
+        shown="\n".join(f"{token:12} {value:+.3f}" for token, value in zip(explanation.tokens[0], explanation.contributions[0, 0].tolist(), strict=True)),
         table=table,
         residual=metrics["max_relative_residual"],
         version=__version__,

@@ -26,9 +26,7 @@ def word_valence_correlation(explain: Callable, tokenizer, texts: list[str], val
         inputs = tokenizer(texts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")
         explanation = with_tokens(explain(targets=1, contrast=0, **inputs), tokenizer, inputs["input_ids"], inputs["attention_mask"]).merge_words()
         for words, contributions in zip(explanation.tokens, explanation.contributions[:, 0].tolist(), strict=True):
-            found = [
-                (contribution, valence[word.lower()]) for word, contribution in zip(words, contributions, strict=True) if word.lower() in valence
-            ]
+            found = [(contribution, valence[word.lower()]) for word, contribution in zip(words, contributions, strict=True) if word.lower() in valence]
             given += [contribution for contribution, _ in found]
             rated += [rating for _, rating in found]
     if len(rated) < 2:

@@ -70,6 +70,4 @@ def whole_weights(source: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise OSError(
-            f"{source}: expected a whole safetensors file, got a truncated or damaged one ({error}). Save or download the model again."
-        ) from error
+        raise OSError(f"{source}: expected a whole safetensors file, got a truncated or damaged one ({error}). Save or download the model again.") from error

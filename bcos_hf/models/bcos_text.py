@@ -59,8 +59,7 @@ def check_length(embeddings: nn.Module, length: int) -> None:
     positions = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
     if length > positions:
         raise ValueError(
-            f"expected at most {positions} tokens, as many as the model has positions, got {length}; "
-            f"tokenize with truncation=True, max_length={positions}."
+            f"expected at most {positions} tokens, as many as the model has positions, got {length}; tokenize with truncation=True, max_length={positions}."
         )
 
 

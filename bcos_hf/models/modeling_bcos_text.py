@@ -104,9 +104,7 @@ class BcosTextModelMixin(BcosModelMixin):
         if logits.dim() == 2:
             return logits
         if position is None:
-            raise ValueError(
-                "position: this head has logits at every token; say which (an int or [N]), or pass a tokenizer and texts with one mask token."
-            )
+            raise ValueError("position: this head has logits at every token; say which (an int or [N]), or pass a tokenizer and texts with one mask token.")
         return logits[torch.arange(len(logits), device=logits.device), position]
 
     def _labels(self, classes: int) -> list[str] | None:

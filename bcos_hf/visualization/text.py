@@ -96,9 +96,7 @@ def _style() -> str:
     return f"<style>{_CSS.replace('LIGHT', light, 1).replace('DARK', dark, 1)}</style>"
 
 
-def to_html(
-    explanation, path: str | os.PathLike | None = None, title: str | None = None, max_tokens: int | None = None, fragment: bool = False
-) -> str:
+def to_html(explanation, path: str | os.PathLike | None = None, title: str | None = None, max_tokens: int | None = None, fragment: bool = False) -> str:
     """A static page of every example and target, without script or anything from elsewhere; all that users wrote is escaped.
 
     Args:
