@@ -2,25 +2,25 @@
 
     python recipes/benchmark_text.py [--rounds 15] [--output results/bench/text.json]
 
-Times are medians of the ratios of neighbouring runs, with an allocator that keeps freed memory (glibc gives it back to the system after every step,
-and fetching it again, page by page, is what would be timed; tcmalloc and jemalloc, which PyTorch's tuning guide advises, keep it too). Memory is the peak resident size of a process of its own, above the loaded model: of forward and
-backward for training (an optimiser's state, equal for both, would only dilute the ratio), of one explanation against one input gradient.
+Times are medians of the ratios of neighbouring runs, with an allocator that keeps freed memory, as tcmalloc and jemalloc do, which PyTorch's tuning
+guide advises: glibc gives it back to the system, and fetching it again page by page would be what is timed. Memory is the peak resident size of a process
+of its own above the loaded model: of forward and backward for training (an optimiser's state, equal for both, would only dilute the ratio), and of one
+explanation against one input gradient.
 """
 
 import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 from transformers import BertConfig, BertForSequenceClassification
 
+from bcos_hf.metrics.cost import peak_memory, ratio_in_turns, spread
 from bcos_hf.models.modeling_bcos_bert import BcosBertForSequenceClassification
 
 
@@ -68,42 +68,11 @@ def explain(model, targets=0):
     return model.explain(**batch(), targets=targets)
 
 
-def seconds(run, model) -> float:
-    start = time.perf_counter()
-    run(model)
-    return time.perf_counter() - start
-
-
-def in_turns(name, first, second, rounds: int, scale: float = 1.0) -> dict:
-    """Ratios of the seconds of `first` to those of `second`, (function, model) each, run in turns."""
-    ratios = []
-    for index in tqdm(range(rounds + 2), desc=name):
-        pair = seconds(*first), seconds(*second)
-        if index > 1:  # the first two warm up
-            ratios.append(pair[0] / pair[1] * scale)
-    return spread(ratios)
-
-
-def spread(ratios: list[float]) -> dict:
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return {"median": statistics.median(ratios), "quartiles": [low, high], "min": min(ratios), "max": max(ratios), "n": len(ratios)}
-
-
 def peak_of(kind: str, run: str) -> float:
     """Peak bytes above the loaded model, of one run in a process of its own."""
     env = {**{name: value for name, value in os.environ.items() if name not in KEEP}, **GIVE_BACK}
     command = [sys.executable, __file__, "--peak", kind, run]
     return float(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def print_peak(kind: str, run: str) -> None:
-    model = build(kind)
-    Path("/proc/self/clear_refs").write_text("5")  # start a new high-water mark
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    before = int(status["VmRSS"].split()[0])
-    globals()[run](model)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print((int(status["VmHWM"].split()[0]) - before) * 1024)
 
 
 def memory(name: str, first: tuple[str, str], second: tuple[str, str], rounds: int) -> dict:
@@ -117,7 +86,7 @@ def main() -> None:
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
-        return print_peak(*args.peak)
+        return print(peak_memory(globals()[args.peak[1]], build(args.peak[0])))
     if any(os.environ.get(name) != value for name, value in KEEP.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP})
     plain, bcos = build("plain"), build("bcos")
@@ -125,10 +94,10 @@ def main() -> None:
         model.optimizer = torch.optim.AdamW(model.parameters())
     nine = torch.arange(9).expand(BATCH, 9)
     ratios = {
-        "forward": in_turns("forward", (forward, bcos), (forward, plain), args.rounds),
-        "explanation_time": in_turns("explanation", (explain, bcos), (input_gradient, plain), args.rounds),
-        "k9": in_turns("9 targets", (lambda model: explain(model, nine), bcos), (explain, bcos), max(3, args.rounds // 3), 1 / 9),
-        "training_step": in_turns("training step", (training_step, bcos), (training_step, plain), args.rounds),
+        "forward": ratio_in_turns("forward", (forward, bcos), (forward, plain), args.rounds),
+        "explanation_time": ratio_in_turns("explanation", (explain, bcos), (input_gradient, plain), args.rounds),
+        "k9": ratio_in_turns("9 targets", (lambda model: explain(model, nine), bcos), (explain, bcos), max(3, args.rounds // 3), 1 / 9),
+        "training_step": ratio_in_turns("training step", (training_step, bcos), (training_step, plain), args.rounds),
         "training_memory": memory("training memory", ("bcos", "backward"), ("plain", "backward"), 3),
         "explanation_memory": memory("explanation memory", ("bcos", "explain"), ("plain", "input_gradient"), 3),
     }

@@ -54,7 +54,7 @@ def test_folders_without_whole_weights(family, tmp_path):
         with pytest.raises(OSError, match="truncated"):
             load(tmp_path / name)
         weights.unlink()
-        with pytest.raises(OSError, match="model.safetensors"):
+        with pytest.raises(OSError, match=r"model\.safetensors"):
             load(tmp_path / name)
     shutil.rmtree(tmp_path / "bcos")
     with pytest.raises(OSError):
@@ -63,7 +63,8 @@ def test_folders_without_whole_weights(family, tmp_path):
 
 @pytest.mark.parametrize(
     "targets, message",
-    [(3, "classes 0 to 2"), (-1, "classes 0 to 2"), ([0, 1], "shape"), ([[0], [1]], "shape"), ([0.5, 1.0, 2.0], "whole numbers"), (torch.zeros(3, 1, 1).long(), "shape")],
+    [(3, "classes 0 to 2"), (-1, "classes 0 to 2"), ([0, 1], "shape"), ([[0], [1]], "shape"), ([0.5, 1.0, 2.0], "whole numbers"),
+     (torch.zeros(3, 1, 1).long(), "shape")],
 )  # fmt: skip
 def test_targets(family, batch, targets, message):
     model = bcosify(tiny(family))

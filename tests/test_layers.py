@@ -27,7 +27,7 @@ def slow_scaling(lin, norm, b):
 
 def slow_linear(x, weight, bias, b, weight_norm, eps, max_out=1):
     weight = weight / weight.norm(dim=1, keepdim=True) if weight_norm == "unit" else weight
-    lin = x @ weight.t() + (0 if bias is None else bias / (1 if weight_norm == "none" else 1))
+    lin = x @ weight.t() + (0 if bias is None else bias)
     lin = lin.unflatten(-1, (-1, max_out)).amax(-1)
     return slow_scaling(lin, (x.square().sum(-1, keepdim=True) + eps**2).sqrt(), b)
 

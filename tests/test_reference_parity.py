@@ -80,7 +80,7 @@ def both_modes(golden: Golden, prefix: str, layer: nn.Module) -> None:
             y = layer(x)
         golden.meets(f"{prefix}y", y)
         wanted = [key.removeprefix(f"{prefix}{mode}/") for key in golden.tensors if key.startswith(f"{prefix}{mode}/")]
-        sources = {"x": x, **{name: value for name, value in layer.named_parameters()}}
+        sources = {"x": x, **dict(layer.named_parameters())}
         grads = torch.autograd.grad((y * cotangent).sum(), [sources[name.removeprefix("linear.")] for name in wanted])
         for name, grad in zip(wanted, grads, strict=True):
             golden.meets(f"{prefix}{mode}/{name}", grad)

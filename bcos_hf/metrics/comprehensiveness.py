@@ -14,7 +14,7 @@ class Comprehensiveness(evaluate.Metric):
         return evaluate.MetricInfo(
             description=__doc__,
             citation="DeYoung et al., ERASER: A Benchmark to Evaluate Rationalized NLP Models, ACL 2020.",
-            inputs_description="predictions: probability of the class for texts masked, only their rationale left out, one a fraction; references: for the whole text.",
+            inputs_description="predictions: class probabilities with the rationale masked, one a fraction; references: for the whole text.",
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("float64")), "references": datasets.Value("float64")}),
         )
 

@@ -100,6 +100,7 @@ class Explanation:
                 if number >= 0:
                     starts[row][number] = starts[row][number] if texts[row][number] else begin
                     texts[row][number] += token
+        texts = [[text.strip() or text for text in row] for row in texts]  # a lone word marker is a space
         numbers = [[i if text else -1 for i, text in enumerate(row)] for row in texts]
         return replace(self, contributions=merged, weights=None, tokens=texts, starts=starts, words=numbers)
 
@@ -138,7 +139,7 @@ class Explanation:
         try:
             with safe_open(os.fspath(path), framework="pt") as file:
                 texts = json.loads((file.metadata() or {})["bcos_explanation"])
-                return cls(**{name: file.get_tensor(name) for name in file.keys()}, **texts)
+                return cls(**{name: file.get_tensor(name) for name in list(file.keys())}, **texts)
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -157,7 +158,8 @@ def explained_logits(logits: Tensor, targets: Tensor, contrast: Tensor | None = 
 def as_classes(name: str, value, logits: Tensor, width: int | None = None) -> Tensor:
     """Class numbers given as an int, a list, or a LongTensor [N] or [N, K], as a LongTensor [N, K].
 
-    One dimension of length N is one class an input; for a single input it may have any length K. Raises a ValueError for another shape, a non-integer or a class that does not exist.
+    One dimension of length N is one class an input; for a single input it may have any length K. Raises a ValueError
+    for another shape, a non-integer or a class that does not exist.
     """
     (n, classes), given = logits.shape, value
     value = torch.as_tensor(value, device=logits.device)
