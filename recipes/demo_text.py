@@ -32,13 +32,12 @@ def trained(kind: str, output: Path, seed: int) -> tuple:
     """Model, tokenizer, and test accuracy, trained if not trained before with these settings."""
     folder, done = output / kind, output / kind / "all_results.json"
     given = ["--output_dir", str(folder), "--seed", str(seed), "--conventional", str(kind == "conventional")]
+    given += ["--eval_strategy", "no", "--save_strategy", "no"]  # the test split is measured at the end
     settings = {"config": Path(CONFIG).read_text(encoding="utf-8"), "seed": seed}
     if not done.exists() or json.loads((folder / "settings.json").read_text()) != settings:
         shutil.rmtree(folder, ignore_errors=True)
         trainer, tokens = text_trainer(*parse([CONFIG, *given], ModelArguments, DataArguments, TrainingArguments))
         train_and_test(trainer, tokens)
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
         (folder / "settings.json").write_text(json.dumps(settings))
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     return model, AutoTokenizer.from_pretrained(folder), json.loads(done.read_text())["test_accuracy"]
