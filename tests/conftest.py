@@ -5,6 +5,9 @@ import torch
 import transformers
 
 
+torch.set_num_threads(1)  # models this small spend their time waiting for each other's threads
+
+
 def pytest_addoption(parser):
     # pytest's own --fixtures lists fixtures (as --funcargs still does); here it names a folder of golden tensors
     own = parser.optparser._option_string_actions.pop("--fixtures", None)
