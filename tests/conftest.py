@@ -16,29 +16,75 @@ def pytest_addoption(parser):
     parser.addoption("--fixtures", dest="golden", default=str(Path(__file__).parent / "fixtures"), help="a folder of golden tensors")
 
 
+_BERT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+_VIT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=4)
 TINY = dict(vocab_size=90, max_position_embeddings=40, num_labels=3)
-SIZES = {
-    "bert": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
-    "roberta": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
-    "distilbert": dict(dim=32, n_layers=2, n_heads=4, hidden_dim=64),
+TEXT = {"bert": _BERT, "roberta": _BERT, "distilbert": dict(dim=32, n_layers=2, n_heads=4, hidden_dim=64)}
+IMAGE = {
+    "vit": dict(_VIT, intermediate_size=64),
+    "deit": dict(_VIT, intermediate_size=64, architectures=["DeiTForImageClassification"]),
+    "dinov2": dict(_VIT, mlp_ratio=2, use_swiglu_ffn=True),
+    "simple_vit": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, patch_size=4),
+    "resnet": dict(embedding_size=8, hidden_sizes=[16, 32], depths=[2, 1], layer_type="bottleneck"),
+    "densenet": dict(embedding_size=8, growth_rate=4, depths=[2, 1], bottleneck=2),
+    "convnext": dict(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=2),
 }
-HEADS = {"sequence": "AutoModelForSequenceClassification", "token": "AutoModelForTokenClassification", "mlm": "AutoModelForMaskedLM"}
+SIZES = {**TEXT, **IMAGE}
+HEADS = {
+    "sequence": "AutoModelForSequenceClassification",
+    "token": "AutoModelForTokenClassification",
+    "mlm": "AutoModelForMaskedLM",
+    "image": "AutoModelForImageClassification",
+}
+MEMBERS = [(family, head) for family in TEXT for head in ("sequence", "token", "mlm")] + [(family, "image") for family in IMAGE]
+POSITION = {"token": [0, 3, 6], "mlm": [0, 3, 6]}  # whose logits are explained, for the batch below
+# with these and B = 1 a twin is the standard model
+SAME = dict(b=1.0, use_bias=True, weight_norm="none", head_activation="keep")
+SAME_IMAGE = dict(SAME, logit_bias=None, max_pool="keep", head_before_pooling=False)
 
 
-def tiny(family: str, head: str = "sequence", **fields):
-    """A small standard model with random weights and biases, float64, in evaluation mode."""
+def same(family):
+    return SAME if family in TEXT else SAME_IMAGE
+
+
+def tiny(family: str, head: str | None = None, **fields):
+    """A small standard model with random weights, biases and statistics, float64, in evaluation mode."""
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(family, **{**TINY, **SIZES[family], **fields})
+    head = head or ("sequence" if family in TEXT else "image")
+    labels = TINY if family in TEXT else {"num_labels": 3}
+    config = transformers.AutoConfig.for_model(family, **{**labels, **SIZES[family], **fields})
     model = getattr(transformers, HEADS[head]).from_config(config).eval().double()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(0, 0.1)
-            elif "norm" in name.lower():
+            elif "norm" in name.lower() or "scale" in name or "lambda" in name:
                 parameter.uniform_(0.5, 1.5)
-            elif "embeddings" not in name:
+            elif "word_embeddings" not in name and "position_embeddings" not in name:
                 parameter.normal_(0, 0.2)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.2)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
     return model
+
+
+def batch_of(family: str) -> dict[str, torch.Tensor]:
+    """Three texts of 9, 5 and 7 tokens, right padded; or three pictures."""
+    generator = torch.Generator().manual_seed(1)
+    if family in IMAGE:
+        return {"pixel_values": torch.randn(3, 3, 16, 16, generator=generator, dtype=torch.float64)}
+    ids = torch.randint(5, 90, (3, 9), generator=generator)
+    mask = (torch.arange(9) < torch.tensor([9, 5, 7])[:, None]).long()
+    return {"input_ids": ids.masked_fill(mask == 0, 1 if family == "roberta" else 0), "attention_mask": mask}
+
+
+def explained_input(model, batch):
+    """What the contributions are contributions of."""
+    if "pixel_values" in batch:
+        return model._input_encoding()(batch["pixel_values"])
+    return model.base_model.embeddings(batch["input_ids"])
 
 
 @pytest.fixture(params=sorted(SIZES))
@@ -46,10 +92,22 @@ def family(request):
     return request.param
 
 
+@pytest.fixture(params=sorted(TEXT))
+def text_family(request):
+    return request.param
+
+
+@pytest.fixture(params=sorted(IMAGE))
+def image_family(request):
+    return request.param
+
+
+@pytest.fixture(params=MEMBERS, ids="-".join)
+def member(request):
+    """(family, head), all there are."""
+    return request.param
+
+
 @pytest.fixture
 def batch(family):
-    """Three texts of 9, 5 and 7 tokens, right padded."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(5, 90, (3, 9), generator=generator)
-    mask = (torch.arange(9) < torch.tensor([9, 5, 7])[:, None]).long()
-    return {"input_ids": ids.masked_fill(mask == 0, 1 if family == "roberta" else 0), "attention_mask": mask}
+    return batch_of(family)

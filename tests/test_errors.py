@@ -5,10 +5,12 @@ import shutil
 import pytest
 import torch
 import transformers
-from conftest import SIZES, TINY, tiny
+from conftest import SIZES, TINY, batch_of, tiny
 
 from bcos_hf import Explanation, bcosify
+from bcos_hf.models import FAMILIES
 from bcos_hf.models.bcos_layers import BcosLinear
+from bcos_hf.models.bcos_saving import classes_of
 from bcos_hf.training import bce_loss
 
 
@@ -24,11 +26,20 @@ def test_b_must_be_a_number_from_1(family, b):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"weight_norm": "l2"}, {"max_out": 0}, {"head_activation": "relu"}, {"logit_temperature": 0.0}, {"input_encoding": "normalized"}]
+    "fields",
+    [{"weight_norm": "l2"}, {"max_out": 0}, {"head_activation": "relu"}, {"hidden_activation": "relu"}, {"logit_temperature": 0.0}, {"logit_bias": "odds"}],
 )
 def test_fields_are_checked(family, fields):
     with pytest.raises(ValueError, match="expected"):
         bcosify(tiny(family), **fields)
+
+
+def test_fields_of_one_modality_are_checked():
+    with pytest.raises(ValueError, match="pictures"):
+        bcosify(tiny("bert"), input_encoding="normalized")
+    for field in ("input_encoding", "batch_norm", "max_pool"):
+        with pytest.raises(ValueError, match=f"{field}: expected one of"):
+            bcosify(tiny("resnet"), **{field: "other"})
 
 
 def test_what_is_not_supported_is_refused_with_a_list():
@@ -75,8 +86,8 @@ def test_targets(family, batch, targets, message):
     assert not any(getattr(module, "explaining", 0) for module in model.modules())
 
 
-def test_inputs(family, batch):
-    model = bcosify(tiny(family))
+def test_text_inputs(text_family):
+    model, batch = bcosify(tiny(text_family)), batch_of(text_family)
     empty = torch.zeros(0, 4, dtype=torch.long)
     for bad, message in (
         ({"input_ids": empty}, "N >= 1"),
@@ -90,17 +101,22 @@ def test_inputs(family, batch):
             model.explain(**bad)
     with pytest.raises(ValueError, match="at most"):
         model(input_ids=torch.full((1, 50), 7))
+
+
+def test_contrast_and_a_missing_head(family, batch):
     with pytest.raises(ValueError, match="contrast"):
-        model.explain(**batch, contrast="median")
-
-
-def test_heads_without_one_row_of_logits(family, batch):
-    with pytest.raises(ValueError, match="position"):
-        bcosify(tiny(family, "token")).explain(**batch)
-    with pytest.raises(ValueError, match="position"):
-        bcosify(tiny(family, "token")).explain(**batch, position=9)
+        bcosify(tiny(family)).explain(**batch, contrast="median")
+    module = FAMILIES[family]
+    headless = next(cls for auto, cls in classes_of(module).items() if auto == "AutoModel")
     with pytest.raises(TypeError, match="head"):
-        bcosify(tiny(family).base_model).explain(**batch)
+        headless.from_standard(tiny(family)).explain(**batch)
+
+
+def test_heads_with_logits_at_every_token_need_a_position(text_family):
+    batch = batch_of(text_family)
+    for position in (None, 9):
+        with pytest.raises(ValueError, match="position"):
+            bcosify(tiny(text_family, "token")).explain(**batch, position=position)
 
 
 def test_labels():

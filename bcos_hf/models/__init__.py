@@ -8,18 +8,40 @@ import os
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
-from . import modeling_bcos_bert, modeling_bcos_distilbert, modeling_bcos_roberta
+from . import (
+    modeling_bcos_bert,
+    modeling_bcos_convnext,
+    modeling_bcos_deit,
+    modeling_bcos_densenet,
+    modeling_bcos_dinov2,
+    modeling_bcos_distilbert,
+    modeling_bcos_resnet,
+    modeling_bcos_roberta,
+    modeling_bcos_simple_vit,
+    modeling_bcos_vit,
+    modeling_densenet,
+    modeling_simple_vit,
+)
 from .bcos_saving import classes_of, whole_weights
 
 
 # model_type of the standard model -> the modeling module of its B-cos family
 FAMILIES = {
     "bert": modeling_bcos_bert,
+    "convnext": modeling_bcos_convnext,
+    "deit": modeling_bcos_deit,
+    "densenet": modeling_bcos_densenet,
+    "dinov2": modeling_bcos_dinov2,
     "distilbert": modeling_bcos_distilbert,
+    "resnet": modeling_bcos_resnet,
     "roberta": modeling_bcos_roberta,
+    "simple_vit": modeling_bcos_simple_vit,
+    "vit": modeling_bcos_vit,
 }
+# standard models that transformers lacks
+STANDARD = (modeling_densenet, modeling_simple_vit)
 
-for _module in FAMILIES.values():
+for _module in (*FAMILIES.values(), *STANDARD):
     for _auto, _cls in classes_of(_module).items():
         AutoConfig.register(_cls.config_class.model_type, _cls.config_class, exist_ok=True)
         getattr(transformers, _auto).register(_cls.config_class, _cls, exist_ok=True)
@@ -47,13 +69,15 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
     if auto_class is None:
         saved_as = (config.architectures or ["no class"])[0]
         _twin_class(config, saved_as)
-        auto_class = getattr(transformers, saved_as)
+        auto_class = _standard_class(saved_as)
     else:
         _family(config)
-    labels = {name: fields[name] for name in ("num_labels", "id2label", "label2id") if name in fields}
     with whole_weights(source):
-        model = auto_class.from_pretrained(source, **labels)
-    return bcosify(model, **fields)
+        model, info = auto_class.from_pretrained(source, output_loading_info=True)
+    twin = bcosify(model, **fields)
+    absent = set(info["missing_keys"]) & set(twin.state_dict()) - set(twin.conversion_report.new)  # the loader made them, at random
+    twin.conversion_report.new += sorted(absent)
+    return twin
 
 
 def _family(config):
@@ -69,6 +93,10 @@ def _twin_class(config, class_name: str):
     if twin is None:
         raise ValueError(f"bcosify: there is no B-cos twin of {class_name}; expected one of {supported()}. Choose a head with auto_class=...")
     return twin
+
+
+def _standard_class(name: str) -> type:
+    return next((vars(module)[name] for module in STANDARD if name in vars(module)), None) or getattr(transformers, name)
 
 
 def supported() -> list[str]:

@@ -24,6 +24,14 @@ class Gate(Dynamic):
         return carry(y, x * gate.detach())
 
 
+class Factor(Dynamic):
+    """Mixed in before the activation of a gated MLP, act(gate(x)) * up(x): the whole of it is a dynamic factor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y.detach() if self.explaining else y
+
+
 _ACTIVATIONS = (
     activations.GELUActivation,
     activations.NewGELUActivation,
@@ -44,21 +52,28 @@ _ACTIVATIONS = (
     nn.Tanh,
 )
 
-# activation class -> its gated twin; module-level names, so that a converted model can be pickled
-GATES: dict[type[nn.Module], type[nn.Module]] = {}
-for _cls in _ACTIVATIONS:
-    GATES[_cls] = type(f"Gated{_cls.__name__}", (Gate, _cls), {"__module__": __name__, "__doc__": f"{_cls.__name__} as a gate."})
-    globals()[GATES[_cls].__name__] = GATES[_cls]
+
+def _twins(mixin: type[nn.Module], prefix: str) -> dict[type[nn.Module], type[nn.Module]]:
+    """Activation class -> its twin with `mixin`; module-level names, so that a converted model can be pickled."""
+    made = {}
+    for cls in _ACTIVATIONS:
+        name = f"{prefix}{cls.__name__}"
+        made[cls] = globals()[name] = type(name, (mixin, cls), {"__module__": __name__, "__doc__": f"{cls.__name__}: see {mixin.__name__}."})
+    return made
+
+
+GATES = _twins(Gate, "Gated")
+FACTORS = _twins(Factor, "Factor")
 
 LINEAR_ACTIVATIONS = (nn.ReLU, nn.Identity, activations.LinearActivation)
 
 
-def gated(activation: nn.Module) -> nn.Module:
-    """The gated twin of `activation`, made in place; raises a ValueError for what is no gate (sigmoid, laplace: f(0) is not 0)."""
-    if type(activation) in LINEAR_ACTIVATIONS or isinstance(activation, Gate):
+def gated(activation: nn.Module, whole: bool = False) -> nn.Module:
+    """The twin of `activation`, made in place: a gate, or the `whole` a factor. A ValueError for what is no gate (sigmoid, laplace: f(0) is not 0)."""
+    if type(activation) in LINEAR_ACTIVATIONS or isinstance(activation, Gate | Factor):
         return activation
     if type(activation) not in GATES:
         known = sorted(cls.__name__ for cls in (*GATES, *LINEAR_ACTIVATIONS))
         raise ValueError(f"activation: expected one that is a gate, f(x) = x * gate(x), namely {known}; got {type(activation).__name__}.")
-    activation.__class__ = GATES[type(activation)]
+    activation.__class__ = (FACTORS if whole else GATES)[type(activation)]
     return activation

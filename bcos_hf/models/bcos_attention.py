@@ -6,6 +6,7 @@ chosen when the model is loaded.
 Source: Boehle et al., TPAMI 2024 (arXiv 2306.10898) section 3.3; Wang et al., TMLR 2025 (arXiv 2502.12992) section 3.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,3 +19,14 @@ class QueryKey(Dynamic, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight, self.bias)
         return y.detach() if self.explaining else y
+
+
+class QueryKeyValue(Dynamic, nn.Linear):
+    """Queries, keys and values in one projection: linear, queries and keys constant in explanation mode; x [..., in_features] -> [..., out_features]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        if not self.explaining:
+            return y
+        query_key, value = y.split([2 * y.shape[-1] // 3, y.shape[-1] // 3], dim=-1)
+        return torch.cat([query_key.detach(), value], dim=-1)

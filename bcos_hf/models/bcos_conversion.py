@@ -1,7 +1,7 @@
 """In-place conversion: which standard layer becomes which B-cos layer, as data, and the report of what was done.
 
 Structure only: classes are exchanged and biases removed, no number is computed, so that it works on the meta device and under sharding. Numbers that a
-conversion does compute belong to `from_standard`.
+conversion does compute are in `bcos_state`.
 
 Source: Arya et al., NeurIPS 2024 (arXiv 2411.00715) section 3; Wang et al., TMLR 2025 (arXiv 2502.12992) section 3.
 """
@@ -10,21 +10,22 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
-import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from .bcos_activations import GATES, LINEAR_ACTIVATIONS, gated
-from .bcos_attention import QueryKey
+from .bcos_attention import QueryKey, QueryKeyValue
+from .bcos_batch_norm import BATCH_NORMS
 from .bcos_dynamic import Dynamic
 from .bcos_head import BcosLogits
+from .bcos_inputs import as_stem_
 from .bcos_layers import Bcos, BcosConv1D, BcosConv2d, BcosLinear
 from .bcos_norms import BcosGroupNorm, BcosLayerNorm, BcosRMSNorm
 
 
 # names of projections, over all families; everything else that is linear becomes a B-cos layer
-QUERY_KEY = ("query", "key", "q_lin", "k_lin")
-LINEAR = {"value": "attention is linear in the values", "v_lin": "attention is linear in the values"}
+QUERY_KEY = dict.fromkeys(("query", "key", "q_lin", "k_lin", "q_proj", "k_proj"), QueryKey) | {"to_qkv": QueryKeyValue}
+LINEAR = dict.fromkeys(("value", "v_lin", "v_proj"), "attention is linear in the values")
 LINEAR |= dict.fromkeys(("decoder", "vocab_projector"), "the language model head stays a plain linear layer, tied to the embeddings")
 
 BCOS = {nn.Linear: BcosLinear, nn.Conv2d: BcosConv2d, Conv1D: BcosConv1D}
@@ -33,8 +34,13 @@ KEPT = {
     nn.Embedding: "makes the input that is explained",
     nn.Dropout: "does nothing in evaluation",
     nn.CrossEntropyLoss: "a loss, not part of the prediction",
+    nn.MaxPool2d: "its choice of a position is a dynamic factor",
+    **dict.fromkeys((nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten), "linear"),
+    **dict.fromkeys((nn.ModuleList, nn.Sequential, nn.ModuleDict), "empty"),
     **dict.fromkeys(LINEAR_ACTIVATIONS, "piecewise linear, its derivative is its gate"),
 }
+# one class a model in transformers, known by how their names end
+KEPT_NAMES = {"LayerScale": "linear", "DropPath": "does nothing in evaluation"}
 
 
 @dataclass
@@ -64,37 +70,44 @@ class ConversionReport:
         return "\n".join(lines + [f"{name}: new, initialised at random" for name in self.new])
 
 
-def convert_(model: nn.Module, config, logits: Iterable[str] = (), head_activations: Iterable[str] = ()) -> ConversionReport:
+@dataclass(frozen=True)
+class Roles:
+    """Which modules of a model play which part, by name.
+
+    Attributes:
+        logits: make the class logits. head_activations: what `config.head_activation` is about.
+        stems: names of the first layer, which reads the encoded picture; the first of them that a model has.
+        layer: a pattern whose first group is the number of the hidden layer that a name lies in, counted from `first_layer`.
+    """
+
+    logits: Iterable[str] = ()
+    head_activations: Iterable[str] = ()
+    stems: Iterable[str] = ()
+    layer: str = r"\.(\d+)\."
+    first_layer: int = 0
+
+
+def convert_(model: nn.Module, config, roles: Roles) -> ConversionReport:
     """Turn the standard layers of `model` into B-cos layers, in place.
 
     Args:
         model: a model of standard layers; parameter names stay.
         config: has the fields of `BcosConfigMixin`.
-        logits: names of the modules that make the class logits.
-        head_activations: names of the activations that `config.head_activation` is about.
 
     Raises:
         ValueError: a leaf module that is in no table; converting around it would make explanations silently incomplete.
     """
-    report = ConversionReport()
-    for name, module in list(model.named_modules()):
-        before = type(module).__name__
-        if isinstance(module, Dynamic) or (next(module.children(), None) is not None and type(module) not in BCOS):
-            note = ""
-        elif type(module) in BCOS:
-            note = _convert_linear_(name, module, config, name in logits)
-        elif type(module) in NORMS:
-            module.__class__, note = NORMS[type(module)], "deviation is a dynamic factor"
-        elif name in head_activations and config.head_activation == "identity":
-            module.__class__, note = nn.Identity, "head activation dropped, as published"
-        elif type(module) in GATES:
-            note = "a gate" if gated(module) else ""
-        elif type(module) in KEPT:
-            report.kept.append((name, before, KEPT[type(module)]))
-            note = ""
-        else:
-            known = sorted(cls.__name__ for cls in (*BCOS, *NORMS, *GATES, *KEPT))
-            raise ValueError(f"{name}: no rule for a {before}, so explanations could not be exact. There are rules for {', '.join(known)}.")
+    report, modules = ConversionReport(), dict(model.named_modules())
+    stem = next((name for name in roles.stems if name in modules), None)
+    for name, module in modules.items():
+        before, note = type(module).__name__, ""
+        if type(module) in BCOS:
+            note = _convert_linear_(name, module, config, roles, name == stem)
+        elif not isinstance(module, Dynamic) and next(module.children(), None) is None:
+            in_gated_mlp = f"{name.rpartition('.')[0]}.gate_proj" in modules
+            note = _convert_leaf_(name, module, config, roles, in_gated_mlp)
+            if not note:
+                report.kept.append((name, before, _reason_to_keep(name, module)))
         if note:
             report.converted.append((name, before, type(module).__name__, note))
         if not config.use_bias and isinstance(getattr(module, "bias", None), nn.Parameter):
@@ -102,22 +115,55 @@ def convert_(model: nn.Module, config, logits: Iterable[str] = (), head_activati
     return report
 
 
-def _convert_linear_(name: str, module: nn.Module, config, is_logits: bool) -> str:
+def _convert_leaf_(name: str, module: nn.Module, config, roles: Roles, in_gated_mlp: bool) -> str:
+    """Convert what is no linear layer; says what it became, '' where it stays."""
+    kind = type(module)
+    if kind in NORMS:
+        module.__class__ = NORMS[kind]
+        return "deviation is a dynamic factor"
+    if kind is nn.BatchNorm2d:
+        return BATCH_NORMS[config.batch_norm](module)
+    if kind is nn.MaxPool2d and config.max_pool == "average":
+        module.__class__, module.count_include_pad, module.divisor_override = nn.AvgPool2d, True, None
+        return "same window"
+    if kind in GATES or kind in LINEAR_ACTIVATIONS:
+        is_head = name in roles.head_activations
+        if kind is not nn.Identity and (config.head_activation if is_head else config.hidden_activation) == "identity":
+            module.__class__ = nn.Identity
+            return f"{'head' if is_head else 'hidden'} activation dropped"
+        if kind in GATES:
+            gated(module, in_gated_mlp)
+            return "the whole of it is a dynamic factor" if in_gated_mlp else "a gate"
+    return ""
+
+
+def _reason_to_keep(name: str, module: nn.Module) -> str:
+    kind = type(module).__name__
+    reason = KEPT.get(type(module)) or next((reason for end, reason in KEPT_NAMES.items() if kind.endswith(end)), None)
+    if reason is None:
+        known = sorted({*(cls.__name__ for cls in (*BCOS, *NORMS, *GATES, *KEPT, nn.BatchNorm2d)), *(f"*{end}" for end in KEPT_NAMES)})
+        raise ValueError(f"{name}: no rule for a {kind}, so explanations could not be exact. There are rules for {', '.join(known)}.")
+    return reason
+
+
+def _convert_linear_(name: str, module: nn.Module, config, roles: Roles, is_stem: bool) -> str:
     leaf = name.rpartition(".")[2]
     if leaf in QUERY_KEY:
-        module.__class__ = QueryKey
-        return "linear, constant in explanations"
-    module.__class__ = BcosLogits if is_logits else BCOS[type(module)]
+        module.__class__ = QUERY_KEY[leaf]
+        return "linear; queries and keys are constant in explanations"
+    module.__class__ = BcosLogits if name in roles.logits else BCOS[type(module)]
     if leaf in LINEAR:
         module.set_bcos(b=1.0)
         return f"B = 1, {LINEAR[leaf]}"
-    index = re.search(r"\.(\d+)\.", name)
-    b = config.b_of(int(index[1]) if index else None)
+    if is_stem:
+        as_stem_(module, config.input_encoding)
+    index = re.search(roles.layer, name)
+    b = config.b_of(int(index[1]) - roles.first_layer if index else None)
     module.set_bcos(b, config.weight_norm, config.max_out, config.learnable_b, config.norm_eps)
     if config.max_out > 1:
         _widen_(module, config.max_out)
-    if is_logits:
-        module.logit_bias, module.logit_temperature = config.logit_bias, config.logit_temperature
+    if name in roles.logits:
+        module.logit_bias, module.logit_temperature = config.logit_bias_value, config.logit_temperature
     return f"B = {b:g}{', learnable' if config.learnable_b else ''}, {config.weight_norm} weight norm"
 
 
@@ -128,36 +174,6 @@ def _widen_(module: Bcos, max_out: int) -> None:
         parameter = getattr(module, name)
         if parameter is not None:
             setattr(module, name, nn.Parameter(parameter.detach().repeat_interleave(max_out, dim)))
+    name = "out_channels" if isinstance(module, nn.Conv2d) else "nf" if isinstance(module, Conv1D) else "out_features"
+    setattr(module, name, max_out * getattr(module, name))
     module._is_hf_initialized = False
-
-
-def completed_state(state: dict[str, torch.Tensor], twin: nn.Module) -> dict[str, torch.Tensor]:
-    """`state` with what the layers of `twin` have besides: MaxOut rows (all rows of a unit equal, the same function) and learned exponents."""
-    for name, module in twin.named_modules():
-        if not isinstance(module, Bcos):
-            continue
-        rows = 1 if isinstance(module, Conv1D) else 0
-        for key, dim in ((f"{name}.weight", rows), (f"{name}.bias", 0)):
-            if module.max_out > 1 and key in state:
-                state[key] = state[key].repeat_interleave(module.max_out, dim)
-        if isinstance(module.b, nn.Parameter):
-            state[f"{name}.b"] = torch.tensor(module.initial_b)
-    return state
-
-
-def matched_state(model: nn.Module, twin: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors of a standard `model` under the names of its `twin`, and name -> reason for those that it has no place for.
-
-    A head more or less changes the names by the base model's prefix; a head of another kind is dropped.
-    """
-    prefix, wanted = f"{model.base_model_prefix}.", set(twin.state_dict())
-    state, dropped = {}, {}
-    for name, value in model.state_dict().items():
-        match = next((key for key in (name, prefix + name, name.removeprefix(prefix)) if key in wanted), None)
-        if match is not None:
-            state[match] = value
-        elif name.endswith("bias") and not twin.config.use_bias:
-            dropped[name] = "bias"
-        else:
-            dropped[name] = "a part that the B-cos model does not have"
-    return state, dropped

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-_TENSORS = ("logits", "targets", "contributions", "constant", "residual", "weights", "contrast")
+_TENSORS = ("logits", "targets", "contributions", "constant", "residual", "weights", "contrast", "pixel_values")
 _TEXTS = ("tokens", "starts", "words", "labels", "relative")
 
 
@@ -32,12 +32,13 @@ class Explanation:
         contributions: [N, K, L] for text (0 at padding), [N, K, H, W] for pictures.
         constant: [N, K], what no input contributes: kept biases and the logit bias.
         residual: [N, K], explained logit - sum of contributions - constant: rounding only.
-        weights: [N, K, ...] rows of W(x) in the shape of the encoded input ([N, K, L, D] for text); None if not asked for.
+        weights: [N, K, ...] rows of W(x) in the shape of the encoded input ([N, K, L, D] for text, [N, K, 2C, H, W] for pictures); None if not asked for.
         contrast: [N, K], the classes spoken against ('why a rather than b'), or None.
         relative: the explained logit is the target's less the mean over classes.
         tokens: N lists of display texts, '' at padding; None where explain() got no tokenizer.
         starts: N lists of bools, whether a token begins a word. words: N lists, the number of each token's word (-1 padding).
         labels: C class names, or None.
+        pixel_values: [N, C, H, W], the pictures as the model got them; None for text.
     """
 
     logits: Tensor
@@ -52,6 +53,7 @@ class Explanation:
     starts: list[list[bool]] | None = None
     words: list[list[int]] | None = None
     labels: list[str] | None = None
+    pixel_values: Tensor | None = None
 
     @property
     def explained_logits(self) -> Tensor:

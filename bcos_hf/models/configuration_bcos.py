@@ -3,11 +3,20 @@
 import math
 from dataclasses import dataclass
 
+from .bcos_batch_norm import BATCH_NORMS
+from .bcos_inputs import ENCODINGS
 from .bcos_layers import WEIGHT_NORMS, check_b
 
 
-INPUT_ENCODINGS = ("none", "normalized", "add_inverse")
-HEAD_ACTIVATIONS = ("identity", "keep")
+# field -> its values, where they are names
+CHOICES = {
+    "weight_norm": WEIGHT_NORMS,
+    "input_encoding": tuple(ENCODINGS),
+    "head_activation": ("identity", "keep"),
+    "hidden_activation": ("keep", "identity"),
+    "batch_norm": tuple(BATCH_NORMS),
+    "max_pool": ("average", "keep"),
+}
 
 
 @dataclass(repr=False, kw_only=True)
@@ -15,17 +24,18 @@ class BcosConfigMixin:
     """Mixed in before a `PreTrainedConfig`; a family overrides defaults.
 
     Attributes:
-        b: exponent B >= 1 of the B-cos layers; or a list, one value per hidden layer, whose last value also serves what lies outside the layers
-            (pooler, head) unless one further value is given for that.
+        b: exponent B >= 1 of the B-cos layers; or a list, one value per hidden layer (stage of a CNN), whose last value also serves what lies outside
+            the layers (stem, pooler, head) unless one further value is given for that.
         weight_norm: "unit" (rows of length 1, B-cos LM) or "none" (pretrained weights as they are, B-cosification of vision models).
         use_bias: keep the additive biases; they are then reported as `constant` in explanations.
         max_out: rows per unit, of which the largest responds.
         learnable_b: make B a parameter of each layer, `b` its start.
         norm_eps: eps in sqrt(|x|^2 + eps^2); None: 1e-3 in convolutions, 1e-12 in linear layers. B-cos LM has 1e-3.
         input_encoding: "none", or for pictures "normalized" ([z, -z]) and "add_inverse" ([x, 1 - x]).
-        head_before_pooling: classify positions, then pool (pictures).
+        head_before_pooling: classify each position, then take the mean (pictures).
         head_activation: "identity" drops the tanh or ReLU of a classification head, "keep" makes it a gate.
-        logit_bias: added to the logits of a classification head. logit_temperature: divides them.
+        hidden_activation: "keep" makes the activations gates, "identity" drops them (a B-cos layer is non-linear without).
+        logit_bias: added to the logits of a classification head; "auto" is -log(num_labels - 1). logit_temperature: divides them.
     """
 
     b: float | int | list[float | int] = 2.0
@@ -37,7 +47,8 @@ class BcosConfigMixin:
     input_encoding: str = "none"
     head_before_pooling: bool = False
     head_activation: str = "identity"
-    logit_bias: float | int | None = None
+    hidden_activation: str = "keep"
+    logit_bias: float | int | str | None = None
     logit_temperature: float | int | None = None
 
     def __post_init__(self, **kwargs) -> None:
@@ -46,16 +57,18 @@ class BcosConfigMixin:
 
     def validate_bcos(self) -> None:
         """Raise a ValueError that says what was expected; called on construction and, as a validator of @strict, before saving."""
-        for name, allowed in (("weight_norm", WEIGHT_NORMS), ("input_encoding", INPUT_ENCODINGS), ("head_activation", HEAD_ACTIVATIONS)):
-            if getattr(self, name) not in allowed:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name, allowed[0]) not in allowed:
                 raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}.")
         if self.max_out < 1:
             raise ValueError(f"max_out: expected a whole number >= 1, got {self.max_out!r}.")
         if self.logit_temperature is not None and not self.logit_temperature > 0:
             raise ValueError(f"logit_temperature: expected a number > 0 or None, got {self.logit_temperature!r}.")
-        if self.logit_bias is not None and not math.isfinite(self.logit_bias):
-            raise ValueError(f"logit_bias: expected a finite number or None, got {self.logit_bias!r}.")
-        layers = self.num_hidden_layers
+        if isinstance(self.logit_bias, str) and self.logit_bias != "auto":
+            raise ValueError(f"logit_bias: expected a number, 'auto' or None, got {self.logit_bias!r}.")
+        if self.logit_bias_value is not None and not math.isfinite(self.logit_bias_value):
+            raise ValueError(f"logit_bias: expected a finite number, 'auto' or None, got {self.logit_bias!r}.")
+        layers = self.hidden_layer_count
         if isinstance(self.b, list) and len(self.b) not in (layers, layers + 1):
             raise ValueError(
                 f"b: expected a number, or a list of {layers} values (one per hidden layer) or {layers + 1} (the last for pooler and head); "
@@ -63,6 +76,18 @@ class BcosConfigMixin:
             )
         for value in self.b if isinstance(self.b, list) else [self.b]:
             check_b(value)
+
+    @property
+    def hidden_layer_count(self) -> int:
+        """How many hidden layers, or stages of a CNN, a list `b` speaks of."""
+        return len(self.depths) if hasattr(self, "depths") else self.num_hidden_layers
+
+    @property
+    def logit_bias_value(self) -> float | None:
+        """`logit_bias` as a number; the log odds of a uniform guess for "auto" (none for a single output)."""
+        if self.logit_bias != "auto":
+            return self.logit_bias
+        return -math.log(self.num_labels - 1) if self.num_labels > 1 else None
 
     def b_of(self, layer: int | None) -> float:
         """B of hidden layer `layer`, or of what lies outside the layers (None)."""
@@ -86,3 +111,26 @@ class BcosTextConfigMixin(BcosConfigMixin):
             raise ValueError("input_encoding and head_before_pooling are for pictures: expected 'none' and False in a language model.")
         if getattr(self, "is_decoder", False) or getattr(self, "add_cross_attention", False):
             raise ValueError("is_decoder, add_cross_attention: expected False, this is an encoder; decoder-only use is not supported.")
+
+
+@dataclass(repr=False, kw_only=True)
+class BcosVisionConfigMixin(BcosConfigMixin):
+    """Defaults of B-cosification (Arya et al., NeurIPS 2024): B = 2, rows as they are, [z, -z], logit bias.
+
+    Attributes:
+        batch_norm: what becomes of BatchNorm: "uncentered" (a bias that is kept takes up the running mean), "uncentered_unfolded" (it does not),
+            "centered", or "position" (over channels, B-cos v2).
+        max_pool: "average" (same window) or "keep".
+    """
+
+    input_encoding: str = "normalized"
+    logit_bias: float | int | str | None = "auto"
+    batch_norm: str = "uncentered"
+    max_pool: str = "average"
+
+
+@dataclass(repr=False, kw_only=True)
+class BcosConvConfigMixin(BcosVisionConfigMixin):
+    """As `BcosVisionConfigMixin`, for networks that end in global average pooling: each position is classified, then the mean is taken."""
+
+    head_before_pooling: bool = True

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
-from .bcos_conversion import completed_state, convert_, matched_state
+from .bcos_batch_norm import UncenteredBatchNorm2d
+from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
 from .bcos_layers import Bcos
 from .bcos_saving import auto_map_of, copy_code, filled_at_once, whole_weights
+from .bcos_state import completed_state, matched_state
 
 
 _borrowing = threading.RLock()
@@ -27,13 +29,11 @@ class BcosModelMixin:
     """Mixed in before a transformers model.
 
     Class attributes of a family:
-        logit_layers: names of the modules that make class logits.
-        head_activations: names of the activations that `config.head_activation` is about.
-        twins: transformers module class -> our subclass, for modules that call an activation as a function; its `complete()` adds the module.
+        roles: which modules play which part.
+        twins: transformers module class -> our subclass, where one needs more than its leaves exchanged; `complete()`, if it has it, adds modules.
     """
 
-    logit_layers: tuple[str, ...] = ("classifier",)
-    head_activations: tuple[str, ...] = ()
+    roles = Roles(logits=("classifier",))
     twins: dict[type[nn.Module], type[nn.Module]] = {}
 
     def __init__(self, config, *args, **kwargs) -> None:
@@ -41,8 +41,8 @@ class BcosModelMixin:
         for module in list(self.modules()):
             if type(module) in self.twins:
                 module.__class__ = self.twins[type(module)]
-                module.complete()
-        self.conversion_report = convert_(self, config, self.logit_layers, self.head_activations)
+                getattr(module, "complete", lambda: None)()
+        self.conversion_report = convert_(self, config, self.roles)
         if not config.use_bias and self._tied_weights_keys:
             self._tied_weights_keys = {key: value for key, value in self._tied_weights_keys.items() if not key.endswith("bias")}
         self.post_init()
@@ -50,6 +50,12 @@ class BcosModelMixin:
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, Bcos) and isinstance(module.b, nn.Parameter):
             init.constant_(module.b, module.initial_b)
+        if isinstance(module, UncenteredBatchNorm2d):
+            module.reset_running_stats()
+            for parameter, value in ((module.weight, 1.0), (module.bias, 0.0)):
+                if parameter is not None:
+                    init.constant_(parameter, value)
+            return
         if any(True for own in (module.parameters, module.buffers) for _ in own(recurse=False)):
             super()._init_weights(module)  # a head whose only parameter was its bias has nothing left to initialise
 
@@ -81,7 +87,7 @@ class BcosModelMixin:
 
     @classmethod
     def _config_from(cls, model: PreTrainedModel, fields: dict):
-        standard = next(base for base in cls.config_class.__mro__ if base.__module__.startswith("transformers.models."))
+        standard = next(base for base in cls.config_class.__mro__[1:] if issubclass(base, PreTrainedConfig))
         if type(getattr(model, "config", None)) is not standard:
             raise TypeError(
                 f"{cls.__name__}.from_standard: expected a transformers model with a {standard.__name__}, got a {type(model).__name__}. "
@@ -113,6 +119,25 @@ class BcosModelMixin:
     def explanation_mode(self):
         """A context in which every dynamic factor is constant for autograd, for backward passes of your own; forward values stay."""
         return explanation_mode(self)
+
+    @contextmanager
+    def _leaf(self, module: nn.Module) -> Iterator[list[Tensor]]:
+        """Cut the graph at the output of `module`; the list holds it, a leaf, after the forward pass."""
+        leaf = []
+
+        def cut(module, args, output: Tensor) -> Tensor:
+            leaf.append(output.detach().requires_grad_())
+            return leaf[0]
+
+        hook = module.register_forward_hook(cut)
+        try:
+            yield leaf
+        finally:
+            hook.remove()
+
+    def _labels(self, classes: int) -> list[str] | None:
+        names = self.config.id2label or {}
+        return [names[index] for index in range(classes)] if len(names) == classes else None
 
     @contextmanager
     def _explaining(self, probe: Tensor) -> Iterator[None]:

@@ -5,6 +5,7 @@ from transformers import RobertaForMaskedLM, RobertaForSequenceClassification, R
 from transformers.activations import GELUActivation
 from transformers.models.roberta.modeling_roberta import RobertaClassificationHead, RobertaLMHead
 
+from .bcos_conversion import Roles
 from .configuration_bcos_roberta import BcosRobertaConfig
 from .modeling_bcos_text import BcosTextModelMixin
 
@@ -34,8 +35,7 @@ class BcosRobertaLMHead(RobertaLMHead):
 
 class _BcosRoberta(BcosTextModelMixin):
     config_class = BcosRobertaConfig
-    logit_layers = ("classifier", "classifier.out_proj")
-    head_activations = ("pooler.activation", "classifier.activation")
+    roles = Roles(logits=("classifier", "classifier.out_proj"), head_activations=("pooler.activation", "classifier.activation"))
     twins = {RobertaClassificationHead: BcosRobertaClassificationHead, RobertaLMHead: BcosRobertaLMHead}
 
 

@@ -5,8 +5,6 @@ contributions of the tokens are the logit. Source: Wang et al., TMLR 2025 (arXiv
 dimension, ours the sum, which adds up.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -57,7 +55,7 @@ class BcosTextModelMixin(BcosModelMixin):
         if position is not None and order is not None:
             position = order.argsort(1).gather(1, position[:, None])[:, 0]
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), self._leaf() as leaf:
+        with self._explaining(probe), self._leaf(self.base_model.embeddings) as leaf:
             logits = self._class_logits(self(**aligned), position)
             made = explained(logits, leaf[0], probe, targets, contrast, chunk=chunk)
         made = replace(
@@ -67,21 +65,6 @@ class BcosTextModelMixin(BcosModelMixin):
             labels=self._labels(logits.shape[1]),
         )
         return made if tokenizer is None or "input_ids" not in inputs else with_tokens(made, tokenizer, inputs["input_ids"], mask)
-
-    @contextmanager
-    def _leaf(self) -> Iterator[list[Tensor]]:
-        """Cut the graph at the output of the embedding layer; the list holds it, a leaf, after the forward pass."""
-        leaf = []
-
-        def cut(module, args, output: Tensor) -> Tensor:
-            leaf.append(output.detach().requires_grad_())
-            return leaf[0]
-
-        hook = self.base_model.embeddings.register_forward_hook(cut)
-        try:
-            yield leaf
-        finally:
-            hook.remove()
 
     def _position(self, position, tokenizer, inputs: dict[str, Tensor], mask: Tensor) -> Tensor | None:
         """Which token's logits are explained, [N], in the layout of the inputs; None for heads with one row of logits an input."""
@@ -106,7 +89,3 @@ class BcosTextModelMixin(BcosModelMixin):
         if position is None:
             raise ValueError("position: this head has logits at every token; say which (an int or [N]), or pass a tokenizer and texts with one mask token.")
         return logits[torch.arange(len(logits), device=logits.device), position]
-
-    def _labels(self, classes: int) -> list[str] | None:
-        names = self.config.id2label or {}
-        return [names[index] for index in range(classes)] if len(names) == classes else None
