@@ -24,4 +24,4 @@ quality: install
 	$(RUN) -m ruff format --check .
 
 bench: install
-	$(RUN) recipes/benchmark_text.py
+	$(RUN) recipes/benchmark.py

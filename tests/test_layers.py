@@ -149,6 +149,18 @@ def test_running_variance_is_the_biased_one(name):
     torch.testing.assert_close(norm.running_var, expected)
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_training_gradient_of_the_uncentred_norm(affine):
+    torch.manual_seed(0)
+    norm, x = bcos_batch_norm.UncenteredBatchNorm2d(3, affine=affine).double().train(), torch.randn(4, 3, 2, 5, dtype=torch.float64, requires_grad=True)
+    parameters = {name: value.detach().uniform_(0.5, 1.5).requires_grad_() for name, value in norm.named_parameters()}
+    assert torch.autograd.gradcheck(
+        lambda x, *values: torch.func.functional_call(norm, dict(zip(parameters, values, strict=True)), (x,)), (x, *parameters.values())
+    )
+    slow = x / (x.var((0, 2, 3), unbiased=False, keepdim=True) + norm.eps).sqrt()
+    torch.testing.assert_close(torch.func.functional_call(norm, {name: torch.ones(3).double() * (name == "weight") for name in parameters}, (x,)), slow)
+
+
 @pytest.mark.parametrize("cls", GATES, ids=lambda cls: cls.__name__)
 def test_activations_are_gates(cls):
     activation = cls(-10, 10) if "Clipped" in cls.__name__ else cls()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from .bcos_dynamic import carry
 from .bcos_layers import BcosConv2d, BcosLinear
 
 
@@ -34,11 +35,15 @@ class InputEncoding(nn.Module):
         self.kind, self.checked = kind, kind == "none"
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check_once(x)
         inverse, _ = ENCODINGS[self.kind]
+        return x if inverse is None else torch.cat([x, inverse(x)], dim=1)
+
+    def check_once(self, x: Tensor) -> None:
+        """`check`, for the first pictures only: it reads numbers, for which an accelerator has to wait."""
         if not (self.checked or torch.compiler.is_compiling()):
             self.checked = True
             self.check(x)
-        return x if inverse is None else torch.cat([x, inverse(x)], dim=1)
 
     def check(self, x: Tensor) -> None:
         """Warn if the values of x cannot be those of a processor set up for this encoding."""
@@ -60,10 +65,30 @@ class InputEncoding(nn.Module):
 
 
 class BcosStem(BcosConv2d):
-    """The first convolution: BcosConv2d on the encoded picture; x [N, C, H, W]. Made by `as_stem_`."""
+    """The first convolution: BcosConv2d on the encoded picture; x [N, C, H, W]. Made by `as_stem_`.
+
+    The filter [W1, W2] on [z, -z] is W1 - W2 on z, and |[z, -z]|^2 = 2 |z|^2: half the work. Explanations take their gradient from the whole.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._halves and not self.explaining:
+            self.encoding.check_once(x)
+            return super().forward(x)
         return super().forward(self.encoding(x))
+
+    @property
+    def _halves(self) -> bool:
+        return self.encoding.kind == "normalized"
+
+    def _linear(self, x: Tensor) -> Tensor:
+        if not self._halves:
+            return super()._linear(x)
+        first, second = self.weight.chunk(2, dim=1)
+        lin = self._conv_forward(x[:, : first.shape[1]], first - second, self.bias)
+        return carry(lin, super()._linear(x)) if self.explaining else lin
+
+    def _squares(self, x: Tensor) -> Tensor:
+        return 2 * super()._squares(x[:, : self.in_channels // 2]) if self._halves else super()._squares(x)
 
 
 class BcosPatchStem(BcosLinear):

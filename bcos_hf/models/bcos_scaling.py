@@ -72,12 +72,11 @@ class _Scaling(torch.autograd.Function):
         y, norm, row_norm, b = ctx.saved_tensors
         b = ctx.b if b is None else b
         eps, exponent = _eps(b), _exponent(b)
-        u = y.abs().to(norm.dtype).mul_(norm.reciprocal())
         gy = grad * y
         grad_b = grad_row = None
         if ctx.needs_input_grad[3]:
-            grad_b = torch.where(b >= 1, (gy * _shifted_cosine(u, exponent + 1, eps).log()).sum(), 0).to(b.dtype)
-        derivative, c = _derivative(u, exponent + 1, eps)
+            grad_b = torch.where(b >= 1, (gy * _shifted_cosine(_output_over_norm(y, norm), exponent + 1, eps).log()).sum(), 0).to(b.dtype)
+        derivative, c = _derivative(y, norm, exponent + 1, eps)
         grad_lin = _times(derivative, grad)
         moment = gy if c is None else gy * c
         grad_norm = _sum_to(moment, norm) * -exponent / norm if ctx.needs_input_grad[1] else None
@@ -96,17 +95,25 @@ def _times(buffer: Tensor, grad: Tensor) -> Tensor:
         return buffer * grad
 
 
-def _derivative(u: Tensor, b: float | Tensor, eps: float) -> tuple[Tensor, Tensor | None]:
-    """s^(B-1) (1 + (B-1) c), in the buffer of u, and c (None where it is 1), from u = t s^(B-1).
+def _output_over_norm(y: Tensor, norm: Tensor, scale: float | Tensor = 1.0) -> Tensor:
+    """scale |y| / n in a buffer of its own."""
+    return y.abs().to(norm.dtype).mul_(scale / norm)
+
+
+def _derivative(y: Tensor, norm: Tensor, b: float | Tensor, eps: float) -> tuple[Tensor, Tensor | None]:
+    """s^(B-1) (1 + (B-1) c), in a buffer of its own, and c (None where it is 1), from u = |y| / n = t s^(B-1).
 
     To first order in eps / t the derivative is B u^((B-1)/B): what eps adds to s it takes from c. Its square is beyond float32 unless |cos| < 1e-5, so
     float32 takes that in one pass and c as 1; float64 is exact.
     """
-    if eps and u.dtype == torch.float64:
-        s = _shifted_cosine(u, b, eps)
+    if eps and y.dtype == torch.float64:
+        s = _shifted_cosine(_output_over_norm(y, norm), b, eps)
         c = 1 - eps / s
         return s ** (b - 1) * (1 + (b - 1) * c), c
-    derivative = _power_(u, (b - 1) / b).mul_(b)
+    if isinstance(b, float):  # the factor B goes with the norm, which is small
+        derivative = _power_(_output_over_norm(y, norm, b ** (b / (b - 1))), (b - 1) / b)
+    else:
+        derivative = _power_(_output_over_norm(y, norm), (b - 1) / b).mul_(b)
     return derivative.clamp_min_(eps ** (b - 1)) if eps else derivative, None
 
 
