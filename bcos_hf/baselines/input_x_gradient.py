@@ -1,31 +1,31 @@
-"""Input x gradient at the output of the embedding layer, where B-cos text models are explained too.
+"""Input x gradient, where B-cos models are explained too: at the pixels, or at the output of the embedding layer.
 
 Source: Shrikumar et al., 2016 (arXiv 1605.01713). What it does not add up to is in `residual`.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
-from bcos_hf.models.bcos_explanation import Explanation, explained
+from bcos_hf.models.bcos_explaining import explained
+from bcos_hf.models.bcos_explanation import Explanation
+from bcos_hf.models.modeling_bcos import leaf_at
 
 
 def input_x_gradient(model, targets=None, contrast=None, **inputs: Tensor) -> Explanation:
-    """Explain a transformers sequence classifier after the fact.
+    """Explain a transformers classifier of pictures or texts after the fact.
 
     Args:
-        model: a sequence classifier with `base_model.embeddings`, in evaluation mode. targets, contrast: as in `explain`.
-        **inputs: input_ids [N, L], attention_mask [N, L], ...
+        model: in evaluation mode; for texts with `base_model.embeddings`. targets, contrast: as in `explain`.
+        **inputs: pixel_values [N, C, H, W]; or input_ids [N, L], attention_mask [N, L], ...
     """
-    leaf = []
-
-    def cut(module, args, output: Tensor) -> Tensor:
-        leaf.append(output.detach().requires_grad_())
-        return leaf[0]
-
-    hook = model.base_model.embeddings.register_forward_hook(cut)
-    try:
-        with torch.enable_grad():
-            logits = model(**inputs).logits
-    finally:
-        hook.remove()
-    return explained(logits, leaf[0], torch.zeros(len(logits), device=logits.device, requires_grad=True), targets, contrast)
+    pixel_values = inputs.get("pixel_values")
+    if pixel_values is not None:
+        inputs["pixel_values"] = leaf = pixel_values.detach().clone().requires_grad_()
+    with torch.enable_grad(), nullcontext([leaf]) if pixel_values is not None else leaf_at(model.base_model.embeddings) as leaves:
+        logits = model(**inputs).logits
+    probe = torch.zeros(len(logits), device=logits.device, requires_grad=True)
+    made = explained(logits, leaves[0], probe, targets, contrast, channel_dim=-1 if pixel_values is None else 1)
+    made.pixel_values = pixel_values
+    return made

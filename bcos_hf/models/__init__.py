@@ -22,8 +22,11 @@ from . import (
     modeling_densenet,
     modeling_simple_vit,
 )
+from .bcos_pipelines import BcosImageExplanationPipeline
 from .bcos_saving import classes_of, whole_weights
 
+
+__all__ = ["BcosImageExplanationPipeline", "FAMILIES", "STANDARD", "bcosify", "supported"]
 
 # model_type of the standard model -> the modeling module of its B-cos family
 FAMILIES = {

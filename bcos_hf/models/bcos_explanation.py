@@ -1,10 +1,4 @@
-"""Explanation: the contributions that add up to a logit, and how they are read off a dynamic linear model in one backward pass.
-
-In explanation mode a network is y = W(x) x + constant, so the gradient of logit k with respect to x is the row [W(x)]_k, and the contribution of
-input i is [W(x)]_ki x_i. The constant (kept biases, the logit bias) comes from the same backward pass, through the probe of `explanation_mode`.
-
-Source: Boehle et al., CVPR 2022 (arXiv 2205.10268) section 3.2; Wang et al., TMLR 2025 (arXiv 2502.12992) section 3.
-"""
+"""Explanation: the contributions that add up to a logit. How they are made is in `bcos_explaining`."""
 
 import importlib
 import json
@@ -78,6 +72,12 @@ class Explanation:
         picked = {name: getattr(self, name) for name in (*_TENSORS, "tokens", "starts", "words")}
         return replace(self, **{name: value if value is None else value[index] for name, value in picked.items()})
 
+    def of_target(self, target: int) -> "Explanation":
+        """The explanation of one of the K targets (K = 1)."""
+        names = ("targets", "contributions", "constant", "residual", "weights", "contrast")
+        picked = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: value if value is None else value[:, [target]] for name, value in picked.items()})
+
     def to(self, device) -> "Explanation":
         """The same on another device."""
         moved = {name: getattr(self, name) for name in _TENSORS}
@@ -89,7 +89,7 @@ class Explanation:
         Weights belong to pieces and are left out. Raises a ValueError where the tokens are unknown.
         """
         if self.words is None:
-            raise ValueError("merge_words: expected an explanation that knows its tokens: pass tokenizer=... to explain().")
+            raise ValueError("merge_words: expected an explanation of text that knows its tokens: pass tokenizer=... to explain().")
         words = torch.tensor(self.words, device=self.contributions.device)
         count = int(words.max()) + 1
         merged = self.contributions.new_zeros(*self.contributions.shape[:2], count + 1)  # the last one collects padding, which is 0
@@ -107,12 +107,16 @@ class Explanation:
         return replace(self, contributions=merged, weights=None, tokens=texts, starts=starts, words=numbers)
 
     def to_html(self, path: str | os.PathLike | None = None, **options) -> str:
-        """A static page (`bcos_hf.visualization.text_to_html`, whose options these are), also written to `path`."""
-        return _visualization().text_to_html(self, path=path, **options)
+        """A static page (`bcos_hf.visualization.text_to_html` or `image_to_html`, whose options these are), also written to `path`."""
+        return getattr(_visualization(), f"{self._kind}_to_html")(self, path=path, **options)
 
     def plot(self, path: str | os.PathLike | None = None, **options):
-        """A matplotlib figure (`bcos_hf.visualization.plot_text`, whose options these are), also written to `path` as PNG."""
-        return _visualization().plot_text(self, path=path, **options)
+        """A matplotlib figure (`bcos_hf.visualization.plot_text` or `plot_image`, whose options these are), also written to `path` as PNG."""
+        return getattr(_visualization(), f"plot_{self._kind}")(self, path=path, **options)
+
+    @property
+    def _kind(self) -> str:
+        return "image" if self.contributions.dim() == 4 else "text"
 
     def _repr_html_(self) -> str | None:
         return self.to_html(fragment=True) if importlib.util.find_spec("bcos_hf") else None
@@ -155,76 +159,6 @@ def explained_logits(logits: Tensor, targets: Tensor, contrast: Tensor | None = 
     if contrast is not None:
         picked = picked - logits.gather(1, contrast)
     return picked - logits.mean(1, keepdim=True) if relative else picked
-
-
-def as_classes(name: str, value, logits: Tensor, width: int | None = None) -> Tensor:
-    """Class numbers given as an int, a list, or a LongTensor [N] or [N, K], as a LongTensor [N, K].
-
-    One dimension of length N is one class an input; for a single input it may have any length K. Raises a ValueError
-    for another shape, a non-integer or a class that does not exist.
-    """
-    (n, classes), given = logits.shape, value
-    value = torch.as_tensor(value, device=logits.device)
-    if value.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-        raise ValueError(f"{name}: expected whole numbers, got {value.dtype}.")
-    value = value.long()
-    if value.dim() == 0:
-        value = value.expand(n, 1)
-    elif value.dim() == 1:
-        value = value[None] if n == 1 else value[:, None]
-    if value.dim() != 2 or len(value) != n or value.shape[1] < 1:
-        shape = tuple(torch.as_tensor(given).shape)
-        raise ValueError(f"{name}: expected an int, or shape [{n}] (one class an input) or [{n}, K]; got shape {list(shape)}.")
-    if value.min() < 0 or value.max() >= classes:
-        raise ValueError(f"{name}: expected classes 0 to {classes - 1}, got {value.min().item()} to {value.max().item()}.")
-    if width is not None and value.shape[1] not in (1, width):
-        raise ValueError(f"{name}: expected 1 or {width} classes an input (as many as targets), got {value.shape[1]}.")
-    return value.expand(n, width or value.shape[1]).contiguous()
-
-
-def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=None, channel_dim: int = -1, chunk: int | None = None) -> Explanation:
-    """The explanation of logits [N, C] that were made in explanation mode from the explained input x [N, ...].
-
-    Args:
-        logits: each row depends on its own input only.
-        x: a leaf that requires grad. probe: zeros [N], as given to `explanation_mode`.
-        targets: None (the predicted class), an int, a list, or a tensor [N] or [N, K]. contrast: the same, or "mean".
-        channel_dim: the dimension of x that contributions are summed over.
-        chunk: how many of the K backward passes run as one batch. None: 8 on an accelerator, 1 on a CPU, whose caches a batch outgrows.
-    """
-    chunk = chunk or (1 if x.device.type == "cpu" else 8)
-    targets = as_classes("targets", logits.argmax(-1) if targets is None else targets, logits)
-    relative = isinstance(contrast, str)
-    if relative and contrast != "mean":
-        raise ValueError(f"contrast: expected classes or 'mean', got {contrast!r}.")
-    contrast = None if contrast is None or relative else as_classes("contrast", contrast, logits, targets.shape[1])
-    numbers = explained_logits(logits, targets, contrast, relative)
-    weights, constant = _rows(numbers, x, probe, chunk)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    contributions = (weights * x.detach()[:, None]).sum(channel_dim if channel_dim < 0 else channel_dim + 1, dtype=wide)
-    residual = numbers.detach().to(wide) - contributions.flatten(2).sum(-1) - constant.to(wide)
-    return Explanation(logits.detach(), targets, contributions, constant.to(wide), residual, weights, contrast, relative)
-
-
-def _rows(numbers: Tensor, x: Tensor, probe: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """Gradients of numbers [N, K] with respect to x [N, ...] and probe [N], as [N, K, ...] and [N, K]; one forward pass serves all K."""
-    n, k = numbers.shape
-    made = []
-    for start in range(0, k, chunk):
-        size = min(chunk, k - start)
-        one_hot = torch.zeros(size, n, k, dtype=numbers.dtype, device=numbers.device)
-        one_hot[range(size), :, range(start, start + size)] = 1
-        batched = size > 1
-        grads = torch.autograd.grad(
-            numbers, (x, probe), one_hot if batched else one_hot[0], retain_graph=start + size < k, is_grads_batched=batched, allow_unused=True
-        )
-        made.append([_batch_of(grad, like, size) for grad, like in zip(grads, (x, probe), strict=True)])
-    return tuple(torch.cat(parts).movedim(0, 1) for parts in zip(*made, strict=True))
-
-
-def _batch_of(grad: Tensor | None, like: Tensor, size: int) -> Tensor:
-    """A gradient as [size, *like.shape]: unused inputs have None, a single backward pass no batch dimension."""
-    return like.new_zeros(size, *like.shape) if grad is None else grad.view(size, *like.shape)
 
 
 def _visualization():

@@ -25,6 +25,22 @@ from .bcos_state import completed_state, matched_state
 _borrowing = threading.RLock()
 
 
+@contextmanager
+def leaf_at(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Cut the graph at the output of `module`; the list holds it, a leaf, after the forward pass."""
+    leaf = []
+
+    def cut(module, args, output: Tensor) -> Tensor:
+        leaf.append(output.detach().requires_grad_())
+        return leaf[0]
+
+    hook = module.register_forward_hook(cut)
+    try:
+        yield leaf
+    finally:
+        hook.remove()
+
+
 class BcosModelMixin:
     """Mixed in before a transformers model.
 
@@ -119,21 +135,6 @@ class BcosModelMixin:
     def explanation_mode(self):
         """A context in which every dynamic factor is constant for autograd, for backward passes of your own; forward values stay."""
         return explanation_mode(self)
-
-    @contextmanager
-    def _leaf(self, module: nn.Module) -> Iterator[list[Tensor]]:
-        """Cut the graph at the output of `module`; the list holds it, a leaf, after the forward pass."""
-        leaf = []
-
-        def cut(module, args, output: Tensor) -> Tensor:
-            leaf.append(output.detach().requires_grad_())
-            return leaf[0]
-
-        hook = module.register_forward_hook(cut)
-        try:
-            yield leaf
-        finally:
-            hook.remove()
 
     def _labels(self, classes: int) -> list[str] | None:
         names = self.config.id2label or {}

@@ -10,9 +10,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .bcos_explanation import Explanation, explained
+from .bcos_explaining import explained
+from .bcos_explanation import Explanation
 from .bcos_text import as_given, attention_mask_of, check_length, right_padded, with_tokens
-from .modeling_bcos import BcosModelMixin
+from .modeling_bcos import BcosModelMixin, leaf_at
 
 
 def _check_input(embeddings: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -55,7 +56,7 @@ class BcosTextModelMixin(BcosModelMixin):
         if position is not None and order is not None:
             position = order.argsort(1).gather(1, position[:, None])[:, 0]
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), self._leaf(self.base_model.embeddings) as leaf:
+        with self._explaining(probe), leaf_at(self.base_model.embeddings) as leaf:
             logits = self._class_logits(self(**aligned), position)
             made = explained(logits, leaf[0], probe, targets, contrast, chunk=chunk)
         made = replace(

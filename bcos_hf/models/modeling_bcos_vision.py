@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from .bcos_conversion import Roles
-from .bcos_explanation import Explanation, explained
+from .bcos_explaining import explained
+from .bcos_explanation import Explanation
 from .bcos_inputs import InputEncoding
 from .bcos_layers import BcosConv2d
-from .modeling_bcos import BcosModelMixin
+from .modeling_bcos import BcosModelMixin, leaf_at
 
 
 class BcosVisionModelMixin(BcosModelMixin):
@@ -50,7 +51,7 @@ class BcosVisionModelMixin(BcosModelMixin):
         encoding = self._input_encoding()
         encoding.check(pixel_values)
         probe = torch.zeros(len(pixel_values), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), self._leaf(encoding) as leaf:
+        with self._explaining(probe), leaf_at(encoding) as leaf:
             logits = getattr(self(pixel_values=pixel_values, **inputs), "logits", None)
             if logits is None:
                 raise TypeError(f"explain: expected a model with a head, that gives logits; {type(self).__name__} has none.")

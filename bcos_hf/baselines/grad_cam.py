@@ -1,0 +1,44 @@
+"""Grad-CAM: the last map of a CNN, its channels weighted by their mean gradient, what speaks for the class kept, and enlarged to the picture.
+
+Source: Selvaraju et al., ICCV 2017 (arXiv 1610.02391) section 3. It does not add up to the logit; the difference is in `residual`.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bcos_hf.models.bcos_explaining import explained
+from bcos_hf.models.bcos_explanation import Explanation
+
+
+def grad_cam(model, pixel_values: Tensor, targets=None, contrast=None) -> Explanation:
+    """Explain a transformers CNN classifier after the fact.
+
+    Args:
+        model: in evaluation mode, with a `base_model` whose `last_hidden_state` is a map [N, D, h, w].
+        pixel_values: [N, C, H, W]. targets, contrast: as in `explain`.
+
+    Returns:
+        An Explanation with contributions [N, K, H, W] >= 0.
+
+    Raises:
+        ValueError: the model's last hidden state is no map (a transformer).
+    """
+    maps = []
+    hook = model.base_model.register_forward_hook(lambda module, args, output: maps.append(output.last_hidden_state))
+    try:
+        with torch.enable_grad():
+            logits = model(pixel_values=pixel_values.detach().clone().requires_grad_()).logits
+    finally:
+        hook.remove()
+    hidden = maps[0]
+    if hidden.dim() != 4:
+        raise ValueError(f"grad_cam: expected a CNN, whose last hidden state is a map [N, D, h, w]; that of a {type(model).__name__} is {list(hidden.shape)}.")
+    probe = torch.zeros(len(logits), device=logits.device, requires_grad=True)
+    made = explained(logits, hidden, probe, targets, contrast, channel_dim=1)
+    cam = (made.weights.mean((-2, -1), keepdim=True) * hidden.detach()[:, None]).sum(2).relu()
+    cam = F.interpolate(cam, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False)
+    residual = made.explained_logits - cam.flatten(2).sum(-1)
+    return replace(made, contributions=cam, weights=None, residual=residual, pixel_values=pixel_values)
