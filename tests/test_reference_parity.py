@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from parity_gradient_to_image import gradient_image
 from parity_localisation import localisation
 from parity_networks import NETWORKS
 from safetensors.torch import load_file
@@ -264,6 +265,7 @@ KINDS = {
     "lm_distilbert": language_model,
     "lm_roberta": language_model,
     "util_perturbation": perturbation,
+    "util_gradient_to_image": gradient_image,
     "util_localisation_grid_pointing": localisation,
     **NETWORKS,
 }

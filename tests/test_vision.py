@@ -188,6 +188,16 @@ def test_a_second_convolution_of_three_channels_is_left_alone():
     assert convolutions[0].in_channels == 6 and convolutions[1].in_channels == 3
 
 
+def test_a_half_precision_checkpoint_is_converted_in_float32(tmp_path):
+    standard = tiny("resnet").float()
+    standard.resnet.embedder.embedder.normalization.running_var.fill_(1e6)  # more than float16 holds
+    standard.save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"float32"', '"float16"'))
+    twin = bcosify(tmp_path)
+    assert twin.dtype == torch.float32 and torch.isfinite(twin.resnet.embedder.embedder.normalization.running_var).all()
+
+
 def test_positions_are_the_published_ones():
     """The formula of SimpleViT's appendix, written slowly: sin and cos of x / 10000^(i / (d/4 - 1)), then of y."""
     made = sincos_positions(2, 3, 16, torch.zeros(1, dtype=torch.float64))

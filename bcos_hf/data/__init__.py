@@ -1,7 +1,10 @@
 """From a data set to what a model takes, and the small assets that the demos run on."""
 
 from .assets import ASSETS, Asset, cache_folder, extract, fetch, minilm_folder, vader_sdist
+from .augmentation import Augmentation, mixup
 from .cifar10 import cifar10
+from .image_inputs import image_processor, prepare_images
+from .images import ImageColumns, load_image_dataset
 from .keras_resnet import resnet50_folder
 from .onnx_vit import vit_s_folder
 from .text import TextColumns, load_text_dataset, tokenize
@@ -11,18 +14,24 @@ from .vader import lexicon, movie_reviews, normalized, parse_lexicon, parse_rati
 __all__ = [
     "ASSETS",
     "Asset",
+    "Augmentation",
+    "ImageColumns",
     "TextColumns",
     "cache_folder",
     "cifar10",
     "extract",
     "fetch",
+    "image_processor",
     "lexicon",
+    "load_image_dataset",
     "load_text_dataset",
     "minilm_folder",
+    "mixup",
     "movie_reviews",
     "normalized",
     "parse_lexicon",
     "parse_ratings",
+    "prepare_images",
     "resnet50_folder",
     "split_rated",
     "tokenize",

@@ -5,6 +5,7 @@ The other files of this folder are flat because they travel with every saved mod
 
 import os
 
+import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
@@ -60,7 +61,7 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
         **fields: configuration fields to set (b, weight_norm, use_bias, num_labels, id2label, ...).
 
     Returns:
-        The twin, in evaluation mode, to be fine-tuned. Its `conversion_report` says what became of every layer and tensor.
+        The twin, in evaluation mode, in float32 (in the dtype of a loaded model), to be fine-tuned. Its `conversion_report` says what became of every layer and tensor.
 
     Raises:
         ValueError: a family or head that is not supported (the message lists what is), a B below 1.
@@ -76,7 +77,8 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
     else:
         _family(config)
     with whole_weights(source):
-        model, info = auto_class.from_pretrained(source, output_loading_info=True)
+        # in float32: what half precision cannot hold, such as a large running variance, would be lost before the conversion
+        model, info = auto_class.from_pretrained(source, output_loading_info=True, dtype=torch.float32)
     twin = bcosify(model, **fields)
     absent = set(info["missing_keys"]) & set(twin.state_dict()) - set(twin.conversion_report.new)  # the loader made them, at random
     twin.conversion_report.new += sorted(absent)

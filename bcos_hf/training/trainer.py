@@ -1,21 +1,27 @@
-"""transformers' Trainer with the loss of B-cos networks, and a model card that is not written over."""
+"""transformers' Trainer with the loss of B-cos networks, and the steps that all recipes share."""
 
 from pathlib import Path
 
+import numpy as np
+from torch.utils.data import IterableDataset
 from transformers import Trainer
+from transformers.trainer_utils import get_last_checkpoint
 
 from .losses import bce_loss
 
 
 class BcosTrainer(Trainer):
-    """Trainer with `bce_loss`. `off_labels`: "zero" (language models) or "uniform" (vision).
+    """Trainer with `bce_loss`. `off_labels`: "zero" (language models) or "uniform" (vision). `batch_augmentation`: (pixel_values, labels) -> the same, mixed.
 
     Gradient accumulation: the loss is the mean of each micro-batch, so Trainer must divide it by their number (`loss_is_scaled_for_ga`).
+
+    Streams under several processes: in training each process reads its own part of the files; in evaluation the first one reads and hands out, so that
+    all have as many batches. Set accelerator_config's dispatch_batches to have it another way.
     """
 
-    def __init__(self, *args, off_labels: str = "zero", **kwargs) -> None:
+    def __init__(self, *args, off_labels: str = "zero", batch_augmentation=None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.off_labels = off_labels
+        self.off_labels, self.batch_augmentation = off_labels, batch_augmentation
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
 
@@ -26,7 +32,51 @@ class BcosTrainer(Trainer):
         loss = bce_loss(outputs["logits"], labels, self.off_labels)
         return (loss, outputs) if return_outputs else loss
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """A step on the batch, mixed if there is a `batch_augmentation`."""
+        if self.batch_augmentation is not None:
+            pixel_values, labels = self.batch_augmentation(inputs["pixel_values"], inputs["labels"])
+            inputs = {**inputs, "pixel_values": pixel_values, "labels": labels}
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def get_train_dataloader(self):
+        """As Trainer's; a process reads its own part of a stream."""
+        config = self.accelerator.dataloader_config
+        given = config.dispatch_batches
+        if given is None and isinstance(self.train_dataset, IterableDataset):
+            config.dispatch_batches = False
+        try:
+            return super().get_train_dataloader()
+        finally:
+            config.dispatch_batches = given
+
     def create_model_card(self, *args, **kwargs) -> None:
         """Write transformers' card only where there is none."""
         if not Path(self.args.output_dir, "README.md").exists():
             super().create_model_card(*args, **kwargs)
+
+
+def accuracy(prediction) -> dict[str, float]:
+    """Share of right predictions, for Trainer; labels of -100 are not counted."""
+    counted = prediction.label_ids != -100
+    return {"accuracy": float((np.asarray(prediction.predictions).argmax(-1) == prediction.label_ids)[counted].mean())}
+
+
+def train_and_test(trainer: BcosTrainer, data) -> dict[str, float]:
+    """Train (from the last checkpoint in output_dir, if there is one), save, and measure the test split. All processes call it."""
+    args = trainer.args
+    if args.do_train:
+        last = (
+            get_last_checkpoint(args.output_dir)
+            if Path(args.output_dir).is_dir() and args.resume_from_checkpoint in (None, "true", "True")
+            else args.resume_from_checkpoint
+        )
+        trainer.train(resume_from_checkpoint=last)
+        trainer.save_model()
+        trainer.save_state()
+    metrics = trainer.evaluate(data["test"], metric_key_prefix="test")
+    trainer.save_metrics("test", metrics)
+    # the wrapper of a distributed model must not outlive its process group: the last to go would wait for a thread of gloo that waits for Python
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    return metrics

@@ -1,4 +1,4 @@
-"""An explanation of a text in plain numbers and harmless words, for whatever draws it."""
+"""An explanation in plain numbers and harmless words, for whatever draws it: what is common to texts and pictures, and texts."""
 
 import math
 import os
@@ -49,20 +49,24 @@ class Score:
     logit: float
     single: bool = True
 
+    @property
+    def probability(self) -> float:
+        """The sigmoid of the logit."""
+        return 0.5 + 0.5 * math.tanh(self.logit / 2)  # without overflow
+
+    @property
+    def chance(self) -> str:
+        """The probability with three decimals."""
+        return "<0.001" if self.probability < 0.001 else ">0.999" if self.probability > 0.999 else f"{self.probability:.3f}"
+
     def __str__(self) -> str:
-        chance = 0.5 + 0.5 * math.tanh(self.logit / 2)  # the sigmoid, without overflow
-        shown = "<0.001" if chance < 0.001 else ">0.999" if chance > 0.999 else f"{chance:.3f}"
-        return f"logit {signed(self.logit, '.3f')}" + (f" · probability (sigmoid) {shown}" if self.single else "")
+        return f"logit {signed(self.logit, '.3f')}" + (f" · probability (sigmoid) {self.chance}" if self.single else "")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One example and target in plain numbers; `tokens`, `starts`, `values` leave padding out; `total` sums all."""
+class Decision:
+    """One example and target in plain numbers; `total` is the sum of all contributions."""
 
-    tokens: list[str]
-    starts: list[bool]
-    values: list[float]
-    positions: list[int]
     total: float
     constant: float
     predicted: Score
@@ -70,56 +74,91 @@ class Reading:
     contrast: Score | None
 
     @property
-    def peak(self) -> float:
-        """The largest finite |contribution|, 0 if there is none."""
-        return max((abs(v) for v in self.values if math.isfinite(v)), default=0.0)
+    def explained_against(self) -> str:
+        """The class explained, and what it is held against."""
+        return self.explained.name + (f" rather than {self.contrast.name}" if self.contrast else "")
 
-    def equation(self, shown: float) -> list[tuple[str, str]]:
-        """Pairs of words and printed number: the terms, then the logit. Rest and residual are named if one can see them at the printed precision."""
+    def equation(self, shown: float | None = None) -> list[tuple[str, str]]:
+        """Pairs of words and printed number: the terms, then the logit. Rest and residual are named if one can see them at the printed precision.
+
+        `shown` is the sum of those contributions that are shown; None for all of them.
+        """
+        first, shown = ("sum of contributions", self.total) if shown is None else ("sum of shown", shown)
         logit = self.explained.logit - (self.contrast.logit if self.contrast else 0.0)
         form = f".{decimals(max(abs(shown), abs(self.constant), abs(logit)))}f"
-        terms = {"sum of shown": shown, "rest": self.total - shown, "constant": self.constant, "residual": logit - self.total - self.constant}
-        printed = {k: float(format(v, form)) for k, v in terms.items() if k in ("sum of shown", "constant") or float(format(v, form)) != 0}
+        terms = {first: shown, "rest": self.total - shown, "constant": self.constant, "residual": logit - self.total - self.constant}
+        printed = {k: float(format(v, form)) for k, v in terms.items() if k in (first, "constant") or float(format(v, form)) != 0}
         # Rounding may leave the printed numbers one unit apart in the last place: then they do not claim to be equal.
         sign = "=" if format(sum(printed.values()) - float(format(logit, form)), "+" + form).strip("+-0.") == "" else "≈"
         name = "logit" if self.contrast is None else "logit difference" if self.contrast.single else "logit above the mean"
         words = [k if i == 0 else f"+ {k}" for i, k in enumerate(printed)]
         return [*zip(words, (signed(v, form) for v in printed.values()), strict=True), (f"{sign} {name}", signed(logit, form))]
 
+    def headline(self, shown: float | None = None) -> str:
+        """Two lines for a figure: the class and what it is held against, then the equation."""
+        terms = " ".join(f"{words} {number}" for words, number in self.equation(shown))
+        return f"{self.explained_against} (predicted {self.predicted.name}, logit {signed(self.predicted.logit, '.3f')})\n{terms}"
+
+
+@dataclass(frozen=True)
+class Reading(Decision):
+    """A decision about a text; `tokens`, `starts`, `values`, `positions` leave padding out."""
+
+    tokens: list[str]
+    starts: list[bool]
+    values: list[float]
+    positions: list[int]
+
+    @property
+    def peak(self) -> float:
+        """The largest finite |contribution|, 0 if there is none."""
+        return max((abs(v) for v in self.values if math.isfinite(v)), default=0.0)
+
+
+def score(explanation: Any, index: int, number: int) -> Score:
+    """Class `number` of example `index`."""
+    return Score(visible(explanation.labels[number] if explanation.labels is not None else f"class {number}"), explanation.logits[index, number].item())
+
+
+def decide(explanation: Any, index: int = 0, target: int = 0) -> Decision:
+    """What is decided for example `index` and its `target`-th target, for texts and pictures alike. Raises an IndexError if there is no such one."""
+    shape = explanation.contributions.shape
+    if not (-shape[0] <= index < shape[0] and -shape[1] <= target < shape[1]):
+        raise IndexError(f"expected an example of {shape[0]} and a target of {shape[1]}, got {index} and {target}")
+    contrast = None if explanation.contrast is None else score(explanation, index, int(explanation.contrast[index, target]))
+    mean = explanation.logits[index].detach().cpu().double().mean().item()
+    return Decision(
+        total=explanation.contributions[index, target].detach().cpu().double().sum().item(),
+        constant=explanation.constant[index, target].item(),
+        predicted=score(explanation, index, int(explanation.logits[index].argmax())),
+        explained=score(explanation, index, int(explanation.targets[index, target])),
+        contrast=Score("mean of all classes", mean, single=False) if explanation.relative else contrast,
+    )
+
 
 def read(explanation: Any, index: int = 0, target: int = 0) -> Reading:
-    """The plain numbers of example `index` and its `target`-th target; nameless tokens are #0, #1, ... from the first to the last that contributes.
+    """The plain numbers of a text, its `target`-th target; nameless tokens are #0, #1, ... from the first to the last that contributes.
 
     Raises:
         ValueError: contributions are not [N, K, L], or tokens do not fit them.
         IndexError: there is no such example or target.
     """
-    shape, tokens, starts, labels = tuple(explanation.contributions.shape), explanation.tokens, explanation.starts, explanation.labels
+    shape, tokens, starts = tuple(explanation.contributions.shape), explanation.tokens, explanation.starts
     if len(shape) != 3:
         raise ValueError(f"expected text contributions [N, K, L], got {list(shape)}: use the image functions for images")
-    if not (-shape[0] <= index < shape[0] and -shape[1] <= target < shape[1]):
-        raise IndexError(f"expected an example of {shape[0]} and a target of {shape[1]}, got {index} and {target}")
+    decision = decide(explanation, index, target)
     if tokens is not None and (len(tokens) != shape[0] or any(len(row) != shape[2] for row in tokens)):
         raise ValueError(f"expected {shape[0]} lists of {shape[2]} tokens ('' at padding), got lists of {[len(row) for row in tokens]}")
-    logits, values = (x.detach().cpu().double() for x in (explanation.logits[index], explanation.contributions[index, target]))
-
-    def score(number: int) -> Score:
-        return Score(visible(labels[number] if labels is not None else f"class {number}"), logits[number].item())
-
-    contrast = None if explanation.contrast is None else score(int(explanation.contrast[index, target]))
     if tokens is None:
         used = (explanation.contributions[index] != 0).any(0).nonzero().flatten().tolist() or [0, shape[2] - 1]
         positions = list(range(used[0], used[-1] + 1))
     else:
         positions = [i for i, token in enumerate(tokens[index]) if token != ""]
+    values = explanation.contributions[index, target].detach().cpu().double()
     return Reading(
+        **vars(decision),
         tokens=[f"#{i}" if tokens is None else visible(tokens[index][i]) for i in positions],
         starts=[True if tokens is None or starts is None else starts[index][i] for i in positions],
         values=[values[i].item() for i in positions],
         positions=positions,
-        total=values.sum().item(),
-        constant=explanation.constant[index, target].item(),
-        predicted=score(int(logits.argmax())),
-        explained=score(int(explanation.targets[index, target])),
-        contrast=Score("mean of all classes", logits.mean().item(), single=False) if explanation.relative else contrast,
     )

@@ -1,0 +1,165 @@
+"""Pictures of a data set as what a model takes, made when they are asked for: decoded, augmented where they train, and normalised by the model's processor."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+
+import fsspec
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, Image, IterableDataset, IterableDatasetDict
+from PIL import Image as Pillow
+from PIL import ImageOps
+from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
+from transformers.image_utils import SizeDict
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES, get_image_processor_class_from_name
+from transformers.utils import logging
+
+from .images import ImageColumns
+
+
+logger = logging.get_logger(__name__)
+
+BROKEN = ("raise", "skip")
+LEFT_OUT = -100  # the label of a picture that was skipped; losses and measures do not count it
+
+
+def rgb(picture: Pillow.Image) -> Pillow.Image:
+    """A picture of any mode (grey of 1, 8 or 16 bits, palette, CMYK, with or without alpha, which is dropped) in RGB, 8 bits a channel."""
+    if picture.mode.startswith("I"):  # 16 bits, which convert() would clip at 255
+        picture = Pillow.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def decode(content: bytes) -> Pillow.Image:
+    """The RGB picture, upright, of a file's content. Raises what Pillow raises where it is broken."""
+    picture = Pillow.open(BytesIO(content))
+    picture.load()
+    return rgb(ImageOps.exif_transpose(picture))
+
+
+def resized(processor: BaseImageProcessor, size: int) -> BaseImageProcessor:
+    """`processor`, from now on for square pictures of `size` pixels; where it crops, as large a part as before."""
+    if not processor.size.shortest_edge:
+        processor.size = SizeDict(height=size, width=size)
+    elif processor.do_center_crop:
+        processor.size = SizeDict(shortest_edge=round(size * processor.size.shortest_edge / processor.crop_size.height))
+    else:
+        processor.size = SizeDict(shortest_edge=size)
+    processor.crop_size = SizeDict(height=size, width=size) if processor.do_center_crop else processor.crop_size
+    return processor
+
+
+def image_processor(source: str | os.PathLike, config: PreTrainedConfig, input_encoding: str = "normalized", size: int | None = None) -> BaseImageProcessor:
+    """The stock image processor of a model, set for its `input_encoding` and, where given, another picture size than it was made for.
+
+    It is the one saved in `source` (Hub id or folder); without one, that of the model's family, for pictures of 224 or `config.image_size` pixels.
+    "add_inverse" takes pictures in [0, 1], so they are not normalised.
+    """
+    try:
+        processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+    except OSError:
+        name = IMAGE_PROCESSOR_MAPPING_NAMES.get(config.model_type.removeprefix("bcos_"), IMAGE_PROCESSOR_MAPPING_NAMES["vit"])["pil"]
+        processor = get_image_processor_class_from_name(name)()
+        size = size or getattr(config, "image_size", None) or 224
+        logger.warning(f"{source}: there is no image processor, so a {name} for {size} pixels is used.")
+    if input_encoding == "add_inverse":
+        processor.do_rescale, processor.rescale_factor, processor.do_normalize = True, 1 / 255, False
+    return processor if size is None else resized(processor, size)
+
+
+def output_size(processor: BaseImageProcessor) -> tuple[int, int]:
+    """Height and width of what `processor` makes. Raises a ValueError if they depend on the picture's, as batches could not be stacked."""
+    wide, high = (tuple(processor(Pillow.new("RGB", size), return_tensors="pt")["pixel_values"].shape[-2:]) for size in ((90, 60), (60, 90)))
+    if wide != high:
+        raise ValueError(f"image processor: expected one size for all pictures, got {wide} for a wide and {high} for a high one. Set do_center_crop, or size.")
+    return wide
+
+
+@dataclass
+class ImageInputs:
+    """A row and its number -> what a model takes, {"pixel_values": [3, H, W], "labels": int}.
+
+    Attributes:
+        split: its name, for messages. augmentation: takes the place of the processor's resizing and cropping.
+        broken: "raise", or "skip" to give a picture that cannot be read the label -100 and zeros, and count it.
+    """
+
+    split: str
+    columns: ImageColumns
+    processor: BaseImageProcessor
+    augmentation: Callable[[Pillow.Image], Pillow.Image] | None = None
+    broken: str = "raise"
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        if self.broken not in BROKEN:
+            raise ValueError(f"broken: expected one of {BROKEN}, got {self.broken!r}.")
+        self.zeros = torch.zeros(3, *output_size(self.processor))
+
+    def __call__(self, row: dict, index: int) -> dict:
+        """Raises a ValueError that names the row where its picture cannot be read."""
+        value = row[self.columns.image] or {"bytes": b"", "path": None}
+        content = value["bytes"]
+        if content is None:
+            with fsspec.open(value["path"], "rb") as file:
+                content = file.read()
+        try:
+            picture = decode(content)
+        except Exception as error:  # Pillow's decoders raise of all kinds
+            return self._skip(f"{self.split}: picture {index}{' (' + value['path'] + ')' if value['path'] else ''} cannot be read: {error}", error)
+        settings = {}
+        if self.augmentation is not None:
+            picture, settings = self.augmentation(picture), {"do_resize": False, "do_center_crop": False}
+        pixels = self.processor(picture, return_tensors="pt", **settings)["pixel_values"][0]
+        return {"pixel_values": pixels, "labels": row[self.columns.label]}
+
+    def _skip(self, message: str, error: Exception) -> dict:
+        if self.broken == "raise":
+            raise ValueError(f"{message}. Repair or remove it, or leave such pictures out with broken='skip' (--broken_images skip).") from error
+        self.skipped += 1
+        logger.warning(f"{message}; left out, as {self.skipped} so far in this process.")
+        return {"pixel_values": self.zeros, "labels": LEFT_OUT}
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Rows of a `datasets.Dataset` through `ImageInputs`, each when it is asked for."""
+
+    def __init__(self, rows: Dataset, inputs: ImageInputs) -> None:
+        self.rows, self.inputs = rows, inputs
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.inputs(self.rows[index], index)
+
+
+def prepare_images(
+    dataset: DatasetDict | IterableDatasetDict,
+    processor: BaseImageProcessor,
+    columns: ImageColumns,
+    augmentation: Callable[[Pillow.Image], Pillow.Image] | None = None,
+    broken: str = "raise",
+    seed: int = 0,
+    shuffle_buffer: int = 1000,
+) -> dict[str, Pictures | IterableDataset]:
+    """What an image classifier takes, `pixel_values` and `labels`, made of each row when it is asked for; `augmentation` is train's alone.
+
+    A stream for training has no end (give Trainer max_steps): it is repeated, and shuffled within `shuffle_buffer` rows across the repetitions, so that no
+    process is out of pictures before another. Raises as `ImageInputs`, at the row.
+    """
+    made = {}
+    for split, rows in dataset.items():
+        inputs = ImageInputs(split, columns, processor, augmentation if split == "train" else None, broken)
+        rows = rows.cast_column(columns.image, Image(decode=False))
+        if isinstance(rows, Dataset):
+            made[split] = Pictures(rows, inputs)
+            continue
+        if split == "train":
+            rows = rows.repeat(None).shuffle(seed=seed, buffer_size=shuffle_buffer, max_buffer_input_shards=min(10, rows.num_shards))
+        made[split] = rows.map(inputs, with_indices=True, remove_columns=[columns.image, columns.label])
+    return made

@@ -1,0 +1,104 @@
+"""Train an image classifier: B-cosified, B-cos from scratch, or conventional, with everything else equal."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, TrainingArguments, set_seed
+
+from bcos_hf.data.augmentation import Augmentation, mixup
+from bcos_hf.data.image_inputs import image_processor, output_size, prepare_images
+from bcos_hf.data.images import load_image_dataset
+from bcos_hf.data.keras_resnet import resnet50_folder
+from bcos_hf.data.onnx_vit import vit_s_folder
+from bcos_hf.models import bcosify
+
+from .arguments import ImageDataArguments, ImageModelArguments
+from .averaging import AveragingCallback
+from .callbacks import BiasDecayCallback, BScheduleCallback
+from .clipping import AdaptiveClippingCallback
+from .resolution import at_size
+from .trainer import BcosTrainer, accuracy
+
+
+EMBEDDED = {"resnet50": resnet50_folder, "vit_s": vit_s_folder}
+# configuration fields that are arguments by the same name; those left at None are the family's
+FIELDS = ("b", "weight_norm", "use_bias", "input_encoding", "head_before_pooling", "batch_norm", "max_pool", "hidden_activation", "max_out")
+LOGIT_BIASES = {"auto": "auto", "none": None}
+# of B-cos v2 (Boehle et al., TPAMI 2024), where it differs from B-cosification
+FROM_SCRATCH = {"weight_norm": "unit", "input_encoding": "add_inverse"}
+
+
+def source_of(args: ImageModelArguments) -> str | Path:
+    """The Hub id or folder that `args` names."""
+    return EMBEDDED.get(args.model_name_or_path, lambda: args.model_name_or_path)()
+
+
+def config_fields(args: ImageModelArguments) -> dict:
+    """The fields of the B-cos configuration that `args` sets."""
+    given = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
+    bias = LOGIT_BIASES[args.logit_bias] if args.logit_bias in LOGIT_BIASES else float(args.logit_bias)
+    return {**(FROM_SCRATCH if args.from_scratch else {}), **given, "logit_bias": bias, "learnable_b": args.b_schedule == "learnable"}
+
+
+def load_model(args: ImageModelArguments, names: list[str], size: int | None = None) -> PreTrainedModel:
+    """The model to train, in float32, with one label a name, for pictures of `size` pixels (None: of its own).
+
+    A pretrained head of another number of classes is replaced by a random one.
+    """
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    if args.from_scratch:
+        standard = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(source_of(args), **labels), dtype=torch.float32)
+    else:
+        standard = AutoModelForImageClassification.from_pretrained(source_of(args), ignore_mismatched_sizes=True, dtype=torch.float32, **labels)
+    standard = standard if size is None else at_size(standard, size)
+    if args.conventional:
+        return standard
+    model = bcosify(standard, **config_fields(args))
+    return type(model)(model.config) if args.from_scratch else model  # the class's own random weights, not a standard model's, converted
+
+
+def callbacks(args: ImageModelArguments) -> list:
+    """What `args` asks for besides the loss and the data."""
+    wanted = [
+        (not args.conventional, lambda: BScheduleCallback(args.b_schedule, args.schedule_fraction)),
+        (not args.conventional and args.bias_decay, lambda: BiasDecayCallback(args.schedule_fraction)),
+        (args.adaptive_clipping, lambda: AdaptiveClippingCallback(args.adaptive_clipping)),
+        (args.averaging_decay, lambda: AveragingCallback(args.averaging_decay)),
+    ]
+    return [make() for condition, make in wanted if condition]
+
+
+def image_trainer(model_args: ImageModelArguments, data_args: ImageDataArguments, training_args: TrainingArguments):
+    """A trainer ready to train, and what train, validation and test give the model.
+
+    The conventional model is trained with the same loss and data, so that B-cos is the only difference.
+
+    Raises:
+        ValueError: settings that cannot be right, such as streaming without max_steps; and as `load_image_dataset`, `bcosify`.
+    """
+    d = data_args
+    if d.streaming and training_args.do_train and training_args.max_steps <= 0:
+        raise ValueError("streaming: expected max_steps > 0, as a stream has no known length; give rows of an epoch / rows of a step * epochs.")
+    seed = training_args.data_seed or 0
+    data, columns = load_image_dataset(
+        d.dataset_name, d.dataset_config_name, d.train_file, d.validation_file, d.test_file, d.dataset_revision, d.image_column, d.label_column,
+        d.max_train_samples, d.max_eval_samples, seed=seed, streaming=d.streaming, shuffle_buffer=d.shuffle_buffer,
+    )  # fmt: skip
+    set_seed(training_args.seed)
+    model = load_model(model_args, data["train"].features[columns.label].names, d.image_size)
+    processor = image_processor(source_of(model_args), model.config, getattr(model.config, "input_encoding", "normalized"), d.image_size)
+    augmentation = Augmentation(output_size(processor), d.smallest_crop, d.flip, d.rand_augment_operations, d.rand_augment_magnitude)
+    inputs = prepare_images(data, processor, columns, augmentation, d.broken_images, seed, d.shuffle_buffer)
+    trainer = BcosTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=inputs["train"],
+        eval_dataset=inputs["validation"],
+        processing_class=processor,
+        compute_metrics=accuracy,
+        callbacks=callbacks(model_args),
+        off_labels=model_args.off_labels,
+        batch_augmentation=partial(mixup, classes=model.config.num_labels, alpha=d.mixup) if d.mixup else None,
+    )
+    return trainer, inputs

@@ -1,0 +1,21 @@
+"""Work that a demo does once: found done with the same settings, it is reused; done with others, or half, it is done again."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+SETTINGS = "settings.json"
+
+
+def done_once(folder: str | Path, settings: dict, work: Callable[[], None]) -> Path:
+    """`folder`, after `work()` has filled it; it is emptied first unless an earlier run with equal `settings` (of JSON types) was finished there."""
+    folder = Path(folder)
+    file = folder / SETTINGS
+    if not file.is_file() or json.loads(file.read_text(encoding="utf-8")) != settings:
+        shutil.rmtree(folder, ignore_errors=True)
+        work()
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    return folder
