@@ -11,17 +11,13 @@ explanation against one input gradient.
 import argparse
 import json
 import os
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import BertConfig, BertForSequenceClassification, ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
 from bcos_hf import bcosify
-from bcos_hf.metrics.cost import peak_memory, ratio_in_turns, spread
+from bcos_hf.metrics.cost import keep_memory, machine, peak_memory, peak_ratio, ratio_in_turns
 
 
 BATCH, CLASSES = 8, 10
@@ -32,8 +28,6 @@ MODELS = {
     "resnet50": (lambda: ResNetForImageClassification(ResNetConfig(num_labels=CLASSES)), 2.0, (BATCH, 3, 224, 224)),
     "vit_s": (lambda: ViTForImageClassification(ViTConfig(**VIT_S, num_labels=CLASSES)), 2.0, (BATCH, 3, 224, 224)),
 }
-KEEP = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_THRESHOLD_": "8000000000"}
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # so that the resident size is what is in use
 
 
 def build(name: str, kind: str):
@@ -79,29 +73,22 @@ def explain(model, targets=0):
     return model.explain(**model.batch, targets=targets)
 
 
-def peak_ratio(name: str, first: tuple[str, str], second: tuple[str, str], rounds: int = 3) -> dict:
-    """Spread of the ratios of peak bytes above the loaded model, each of a process of its own."""
-    env = {**{key: value for key, value in os.environ.items() if key not in KEEP}, **GIVE_BACK}
-
-    def peak(kind: str, run: str) -> float:
-        command = [sys.executable, __file__, "--peak", name, kind, run]
-        return float(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-    return spread([peak(*first) / peak(*second) for _ in tqdm(range(rounds), desc=f"memory of {first[1]}")])
-
-
 def measure(name: str, rounds: int) -> dict:
     plain, bcos = build(name, "plain"), build(name, "bcos")
     for model in (plain, bcos):
         model.optimizer = torch.optim.AdamW(model.parameters())
     nine = torch.arange(9).expand(BATCH, 9)
+
+    def peak(kind: str, run: str) -> list[str]:
+        return [__file__, "--peak", name, kind, run]
+
     return {
         "forward": ratio_in_turns("forward", (forward, bcos), (forward, plain), rounds),
         "explanation_time": ratio_in_turns("explanation", (explain, bcos), (input_gradient, plain), rounds),
         "k9": ratio_in_turns("9 targets", (lambda model: explain(model, nine), bcos), (explain, bcos), max(3, rounds // 3), 1 / 9),
         "training_step": ratio_in_turns("training step", (training_step, bcos), (training_step, plain), rounds),
-        "training_memory": peak_ratio(name, ("bcos", "backward"), ("plain", "backward")),
-        "explanation_memory": peak_ratio(name, ("bcos", "explain"), ("plain", "input_gradient")),
+        "training_memory": peak_ratio("training memory", peak("bcos", "backward"), peak("plain", "backward")),
+        "explanation_memory": peak_ratio("explanation memory", peak("bcos", "explain"), peak("plain", "input_gradient")),
     }
 
 
@@ -114,14 +101,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.peak:
         return print(peak_memory(globals()[args.peak[2]], build(*args.peak[:2])))
-    if any(os.environ.get(key) != value for key, value in KEEP.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP})
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown")
-    machine = {"cpu": cpu, "cores": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version(), "allocator": "glibc, keeping memory"}
+    keep_memory()
     args.output.mkdir(parents=True, exist_ok=True)
     for name in args.names:
         ratios = measure(name, args.rounds)
-        text = json.dumps({"ratios": ratios, "batch": MODELS[name][2], "b": MODELS[name][1], "machine": machine}, indent=2)
+        text = json.dumps({"ratios": ratios, "batch": MODELS[name][2], "b": MODELS[name][1], "machine": machine()}, indent=2)
         (args.output / f"{name}.json").write_text(text + "\n")
         for key, ratio in ratios.items():
             print(f"{name:9} {key:20} {ratio['median']:.3f}   (quartiles {ratio['quartiles'][0]:.3f} to {ratio['quartiles'][1]:.3f}, n = {ratio['n']})")

@@ -19,7 +19,7 @@ language: en
 
 # B-cos MiniLM for the sentiment of movie-review sentences
 
-A B-cos LM: all-MiniLM-L6-v2 whose linear layers became |cos(x, w)|^(B-1) (w . x) without bias, fine-tuned for two epochs. Its explanations are its
+A B-cos LM: all-MiniLM-L6-v2 whose linear layers became |cos(x, w)|^(B-1) (w . x) without bias, fine-tuned for one epoch. Its explanations are its
 computation: the contributions of the tokens add up to the logit.
 
 ```python

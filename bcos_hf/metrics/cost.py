@@ -1,11 +1,21 @@
 """What a computation costs against another: seconds in turns, and peak memory of a process. Ratios, for machines are shared and differ."""
 
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
+
+
+# for glibc: hold on to freed memory, as tcmalloc and jemalloc do; or give it back at once, so that the resident size is what is in use
+KEEP = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_THRESHOLD_": "8000000000"}
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def seconds(run: Callable, *args) -> float:
@@ -38,3 +48,27 @@ def peak_memory(run: Callable, *args) -> int:
 def _resident(field: str) -> int:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[field].split()[0]) * 1024
+
+
+def peak_ratio(name: str, first: list[str], second: list[str], rounds: int = 3) -> dict:
+    """Spread of the ratios of two Python scripts' results, each script and its arguments run in turn, in processes that give memory back."""
+    env = {**{key: value for key, value in os.environ.items() if key not in KEEP}, **GIVE_BACK}
+
+    def result(arguments: list[str]) -> float:
+        return float(subprocess.run([sys.executable, *arguments], env=env, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+    return spread([result(first) / result(second) for _ in tqdm(range(rounds), desc=name)])
+
+
+def keep_memory() -> None:
+    """Start this script anew, with an allocator that keeps freed memory, unless it has one."""
+    if any(os.environ.get(key) != value for key, value in KEEP.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP})
+
+
+def machine() -> dict:
+    """What numbers of this process were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    kept = all(os.environ.get(key) == value for key, value in KEEP.items())
+    return {"cpu": cpu, "cores": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version(), "allocator_keeps_memory": kept}

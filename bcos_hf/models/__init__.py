@@ -61,7 +61,8 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
         **fields: configuration fields to set (b, weight_norm, use_bias, num_labels, id2label, ...).
 
     Returns:
-        The twin, in evaluation mode, in float32 (in the dtype of a loaded model), to be fine-tuned. Its `conversion_report` says what became of every layer and tensor.
+        The twin, in evaluation mode, in float32 (in the dtype of a loaded model), to be fine-tuned. Its `conversion_report` says what became of every
+        layer and tensor.
 
     Raises:
         ValueError: a family or head that is not supported (the message lists what is), a B below 1.

@@ -6,6 +6,7 @@ from .callbacks import BiasDecayCallback, BScheduleCallback, ExplanationCallback
 from .clipping import AdaptiveClippingCallback, adaptive_clip_grad_
 from .image import image_trainer
 from .losses import bce_loss
+from .once import done_once
 from .text import text_trainer
 from .trainer import BcosTrainer, train_and_test
 
@@ -23,6 +24,7 @@ __all__ = [
     "ModelArguments",
     "adaptive_clip_grad_",
     "bce_loss",
+    "done_once",
     "image_trainer",
     "parse",
     "text_trainer",

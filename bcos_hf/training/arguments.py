@@ -28,6 +28,7 @@ class ModelArguments(BcosArguments):
     """Which language model."""
 
     model_name_or_path: str = _field("minilm", "Hub id, folder, or 'minilm' (all-MiniLM-L6-v2 from the package index).")
+    dropout: float | None = _field(None, "Probability of dropout in the encoder; left out: that of the pretrained model.")
     explain_samples: int = _field(0, "Explain so many validation texts at every evaluation.")
 
 

@@ -1,6 +1,6 @@
 """Fine-tune a text classifier, B-cos or conventional, with everything else equal."""
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
 
 from bcos_hf.data import load_text_dataset, minilm_folder, tokenize
 from bcos_hf.models import bcosify
@@ -10,14 +10,19 @@ from .callbacks import BScheduleCallback, ExplanationCallback
 from .trainer import BcosTrainer, accuracy
 
 
+# what the families call their probabilities
+DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+
+
 def load_model(args: ModelArguments, names: list[str]):
     """The model to train, with one label a name, and its tokenizer."""
     source = minilm_folder() if args.model_name_or_path == "minilm" else args.model_name_or_path
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer, config = AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
+    dropout = {} if args.dropout is None else {name: args.dropout for name in DROPOUT if hasattr(config, name)}
     if args.conventional:
-        return AutoModelForSequenceClassification.from_pretrained(source, **labels), tokenizer
-    fields = {"b": args.b, "weight_norm": args.weight_norm, "use_bias": args.use_bias, "learnable_b": args.b_schedule == "learnable"}
+        return AutoModelForSequenceClassification.from_pretrained(source, **labels, **dropout), tokenizer
+    fields = {**dropout, "b": args.b, "weight_norm": args.weight_norm, "use_bias": args.use_bias, "learnable_b": args.b_schedule == "learnable"}
     return bcosify(source, auto_class=AutoModelForSequenceClassification, **labels, **fields), tokenizer
 
 
