@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test quality bench install
+.PHONY: demo demo-vision test quality bench install
 
 install: $(VENV)/.installed
 
@@ -15,6 +15,9 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 
 demo: install
 	$(RUN) recipes/demo_text.py
+
+demo-vision: install
+	$(RUN) recipes/demo_vision.py
 
 test: install
 	$(RUN) -m pytest

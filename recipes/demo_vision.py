@@ -17,8 +17,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification, TrainingArguments, logging
 
-from bcos_hf.baselines import grad_cam, input_x_gradient
-from bcos_hf.metrics import bootstrap_interval, compose_grids, grid_pointing_shares, random_scores, sample_grids
+from bcos_hf.baselines import grad_cam, input_x_gradient, random_explanation
+from bcos_hf.metrics import play_grid_pointing_game, predicted_logits
 from bcos_hf.training import ImageDataArguments, ImageModelArguments, done_once, image_trainer, parse, train_and_test
 from bcos_hf.visualization import plot_image_rows
 
@@ -56,50 +56,61 @@ def test_pictures(config: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([row["pixel_values"] for row in rows]), torch.tensor([row["labels"] for row in rows])
 
 
-@torch.no_grad()
-def logits_of(model, pictures: torch.Tensor) -> torch.Tensor:
-    return torch.cat([model(pixel_values=part).logits for part in tqdm(pictures.split(50), desc="predicting", leave=False)])
+def figure(bcos, pictures: torch.Tensor, labels: torch.Tensor, path: Path) -> float:
+    """Eight test pictures that are classified correctly, of different classes where possible, explained; returns the largest relative residual."""
+    right = (predicted_logits(bcos, pictures).argmax(1) == labels).nonzero()[:, 0]
+    firsts = {int(labels[i]): int(i) for i in right.flip(0)}
+    chosen = (list(firsts.values()) + [i for i in right.tolist() if i not in firsts.values()])[:SHOWN]
+    made = bcos.explain(pictures[chosen])
+    plot_image_rows(made, smooth=SMOOTH, path=path)
+    return made.relative_residual.max().item()
 
 
-def pointing_game(model, explainers: dict, pictures: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[dict, float]:
-    """GridPG of each explainer on grids of the model's own confident pictures, with intervals over grids; and the largest relative residual."""
-    logits = logits_of(model, pictures)
-    grids = sample_grids(logits.gather(1, labels[:, None])[:, 0], labels, 4, GRIDS, seed, predictions=logits.argmax(1))
-    shares, residual = {name: [] for name in explainers}, 0.0
-    for grid in tqdm(grids, desc="grid pointing game"):
-        x = compose_grids(pictures, grid[None])
-        for name, explain in explainers.items():
-            made = explain(pixel_values=x, targets=labels[grid][None])
-            shares[name].append(grid_pointing_shares(made.contributions, SMOOTH).mean())
-            residual = max(residual, made.relative_residual.max().item())
-    return {name: bootstrap_interval(torch.stack(values), seed=seed) for name, values in shares.items()}, residual
-
-
-def random_explainer(model, pixel_values: torch.Tensor, targets: torch.Tensor, seed: int = 0):
-    made = input_x_gradient(model, targets, pixel_values=pixel_values)
-    made.contributions = random_scores(made.contributions, seed)
-    return made
+def table(metrics: dict) -> str:
+    game, accuracy = metrics["grid_pointing_game"], metrics["accuracy"]
+    lines = ["| model | accuracy |", "|---|---|", *(f"| {kind} | {100 * value:.1f} % |" for kind, value in accuracy.items()), ""]
+    lines += ["| explanation | grid pointing game (95 % interval) |", "|---|---|"]
+    return "\n".join(lines + [f"| {name} | {value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f}) |" for name, value in game.items()])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=["resnet50", "vit"], default="resnet50")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo-vision"))
+    parser.add_argument("--output_dir", type=Path, default=None)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.set_verbosity_error()
     start, config = time.perf_counter(), CONFIGS / f"demo_{args.family}.yaml"
+    output = args.output_dir or Path("outputs/demo-vision" if args.family == "resnet50" else f"outputs/demo-vision-{args.family}")
+    settings, done = {"config": config.read_text(encoding="utf-8"), "seed": args.seed, "grids": GRIDS}, output / "metrics.json"
+    if done.exists() and (metrics := json.loads(done.read_text())).get("settings") == settings:
+        return print(table(metrics))
     models, accuracy = {}, {}
     for kind in KINDS:
-        models[kind], accuracy[kind] = trained(kind, config, args.output_dir, args.seed)
+        models[kind], accuracy[kind] = trained(kind, config, output, args.seed)
     pictures, labels = test_pictures(config, args.seed)
     plain, bcos = models["conventional"], models["bcos"]
-    rivals = {"input_x_gradient": partial(input_x_gradient, plain), "random": partial(random_explainer, plain)}
-    if args.family == "resnet50":
-        rivals["gradcam"] = partial(grad_cam, plain)
-    ours, residual = pointing_game(bcos, {"bcos": partial(bcos.explain, return_weights=False)}, pictures, labels, args.seed)
-    theirs, _ = pointing_game(plain, rivals, pictures, labels, args.seed)
-    print(accuracy, ours, theirs, residual, time.perf_counter() - start, plot_image_rows)
+    more = {"interpolate_pos_encoding": True} if args.family == "vit" else {}  # a grid is larger than a picture
+    rivals = {"input_x_gradient": input_x_gradient, "gradcam": grad_cam, "random": random_explanation}
+    if args.family == "vit":
+        del rivals["gradcam"]  # it needs the last map of a CNN
+    explainers = {"bcos": (bcos, {"bcos": partial(bcos.explain, return_weights=False, **more)})}
+    explainers["rivals"] = (plain, {name: partial(explain, plain, **more) for name, explain in rivals.items()})
+    game = {}
+    for model, chosen in explainers.values():
+        game |= play_grid_pointing_game(model, chosen, pictures, labels, count=GRIDS, smooth=SMOOTH, seed=args.seed)
+    residuals = [game["bcos"]["max_relative_residual"], figure(bcos, pictures, labels, output / "explanations.png")]
+    metrics = {
+        "accuracy": accuracy,
+        "grid_pointing_game": game,
+        "max_relative_residual": max(residuals),
+        "seconds": time.perf_counter() - start,
+        "seed": args.seed,
+        "n": {"test": len(labels), "grids": GRIDS},
+        "settings": settings,
+    }
+    done.write_text(json.dumps(metrics, indent=2) + "\n")
+    print(table(metrics))
 
 
 if __name__ == "__main__":

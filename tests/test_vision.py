@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from bcos_hf import bcosify
 from bcos_hf.models import bcos_batch_norm, bcos_inputs
 from bcos_hf.models.bcos_layers import Bcos, BcosConv2d
+from bcos_hf.models.modeling_densenet import DENSENETS, DenseNetConfig, DenseNetForImageClassification
 from bcos_hf.models.modeling_simple_vit import SimpleViTConfig, sincos_positions
 
 
@@ -224,3 +225,15 @@ def test_from_scratch_models_start_finite_and_learn(image_family):
 
 def test_image_families_are_all_tried():
     assert {family for family, _ in VARIANTS} | {"deit"} == set(IMAGE)
+
+
+@pytest.mark.parametrize(
+    "name, parameters", [("densenet121", 7978856), ("densenet161", 28681000), ("densenet169", 14149480), ("densenet201", 20013928)]
+)  # the numbers of parameters that torchvision's documentation gives for its weights
+def test_densenets_have_the_published_sizes(name, parameters):
+    with torch.device("meta"):
+        model = DenseNetForImageClassification(DenseNetConfig(**DENSENETS[name], num_labels=1000))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert {"features.conv0.weight", "features.denseblock4.denselayer16.conv2.weight", "features.transition3.conv.weight", "classifier.bias"} <= set(
+        model.state_dict()
+    )

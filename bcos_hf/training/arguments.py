@@ -48,6 +48,7 @@ class ImageModelArguments(BcosArguments):
     hidden_activation: str | None = _field(None, "'keep' or 'identity'.")
     max_out: int = _field(1, "Rows per unit, of which the largest responds.")
     logit_bias: str = _field("auto", "'auto' for -log(C - 1), 'none', or a number.")
+    logit_temperature: float | None = _field(None, "Divides the logits before the bias; below 1, a fresh head learns faster.")
     schedule_fraction: float = _field(0.5, "Share of the steps over which a linear b_schedule, or bias_decay, gets to its end.")
     bias_decay: bool = _field(False, "Shrink the biases, which use_bias keeps, to 0.")
     adaptive_clipping: float = _field(0.0, "Adaptive gradient clipping: largest gradient per weight (0.01 published); 0: none. Set max_grad_norm to 0 beside.")
