@@ -24,5 +24,6 @@ def at_size(model: PreTrainedModel, size: int) -> PreTrainedModel:
     with torch.no_grad():
         interpolated = embeddings.interpolate_pos_encoding(position.new_empty(1, others + count, position.shape[2]), size, size)
     embeddings.position_embeddings = nn.Parameter(interpolated.clone())
-    patches.image_size, patches.num_patches, model.config.image_size = (size, size), count, size
+    embeddings.image_size = patches.image_size = (size, size)
+    patches.num_patches, model.config.image_size = count, size
     return model
