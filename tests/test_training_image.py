@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import SAME_IMAGE, tiny
 from datasets import ClassLabel, Dataset, Image
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ from bcos_hf.training import (
 from bcos_hf.training.averaging import decay_at
 from bcos_hf.training.clipping import clipped_parameters
 from bcos_hf.training.image import config_fields
+from bcos_hf.training.resolution import at_size
 
 
 ROOT = Path(__file__).parents[1]
@@ -417,6 +419,40 @@ def test_two_processes_train_on_different_pictures_of_a_stream_and_evaluate_all(
     assert len(first) >= 8 and len(second) >= 8 and not first & second
     results = json.loads((workspace / "both" / "test_results.json").read_text())
     assert round(results["test_accuracy"] * 10, 6).is_integer() and (workspace / "both" / "model.safetensors").exists()
+
+
+# -- another size of pictures
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2"])
+def test_positions_for_another_size_are_those_that_transformers_interpolates(family):
+    model, pixels = tiny(family), torch.randn(2, 3, 24, 24, dtype=torch.float64)
+    before = model(pixels, **({} if family == "dinov2" else {"interpolate_pos_encoding": True})).logits
+    torch.testing.assert_close(at_size(model, 24)(pixels).logits, before)
+    torch.testing.assert_close(bcosify(model, **SAME_IMAGE)(pixels).logits, before)
+    assert at_size(model, 24) is model and model.config.image_size == 24
+    with pytest.raises(ValueError, match="expected a multiple of the patch size, 4, got 30"):
+        at_size(model, 30)
+
+
+@pytest.mark.parametrize("family", ["simple_vit", "resnet", "densenet", "convnext"])
+def test_a_network_without_positions_takes_any_size_as_it_is(family):
+    model = tiny(family)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in at_size(model, 24).state_dict().items())
+    assert model(torch.randn(1, 3, 24, 24, dtype=torch.float64)).logits.shape == (1, 3)
+
+
+@pytest.mark.parametrize("kind", [(), ("--conventional", "true"), ("--from_scratch", "true")])
+def test_a_vit_trains_at_another_size_and_loads(kind, here):
+    if not (here / "vit").exists():
+        tiny("vit").float().save_pretrained(here / "vit")
+        ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(here / "vit")
+    trainer, inputs = made("config.yaml", "--model_name_or_path", "vit", "--image_size", "20", "--output_dir", f"trained-vit{''.join(kind[:1])}", *kind)
+    train_and_test(trainer, inputs)
+    loaded, pixels = AutoModelForImageClassification.from_pretrained(trainer.args.output_dir), inputs["test"][0]["pixel_values"][None]
+    assert pixels.shape == (1, 3, 20, 20) and loaded.config.image_size == 20
+    torch.testing.assert_close(loaded(pixels).logits, trainer.model.eval()(pixels).logits)
 
 
 # -- the settings of the recipes

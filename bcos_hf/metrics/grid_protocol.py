@@ -19,14 +19,22 @@ def predicted_logits(model, pixel_values: Tensor, batch_size: int = 50) -> Tenso
 
 
 def play_grid_pointing_game(
-    model, explainers: dict[str, Callable], pixel_values: Tensor, labels: Tensor, n_cells: int = 4, count: int = 50, smooth: int = 15, seed: int = 0
+    model,
+    explainers: dict[str, Callable],
+    pixel_values: Tensor,
+    labels: Tensor,
+    n_cells: int = 4,
+    count: int = 50,
+    smooth: int = 15,
+    seed: int = 0,
+    threshold: float = 0.5,
 ) -> dict[str, dict]:
     """Mean share of each explainer on the same grids, with its 95 % interval over grids, and the largest relative residual of its explanations.
 
     Args:
         model: a classifier in evaluation mode, which decides what is confident and correct.
         explainers: name -> a callable like `model.explain`, called with pixel_values [1, C, n h, n w] and targets [1, n_cells].
-        pixel_values: [M, C, h, w], prepared for the model. labels: [M]. n_cells, count, seed: as in `sample_grids`. smooth: as in `grid_pointing_shares`.
+        pixel_values: [M, C, h, w], prepared for the model. labels: [M]. n_cells, count, seed, threshold: as in `sample_grids`. smooth: as in `grid_pointing_shares`.
 
     Returns:
         name -> {"mean", "low", "high", "max_relative_residual"}.
@@ -35,7 +43,7 @@ def play_grid_pointing_game(
         ValueError: too few confident pictures for so many grids.
     """
     logits = predicted_logits(model, pixel_values)
-    grids = sample_grids(logits.gather(1, labels[:, None])[:, 0], labels, n_cells, count, seed, predictions=logits.argmax(1))
+    grids = sample_grids(logits.gather(1, labels[:, None])[:, 0], labels, n_cells, count, seed, threshold, logits.argmax(1))
     shares, residuals = {name: [] for name in explainers}, dict.fromkeys(explainers, 0.0)
     for grid in tqdm(grids, desc="grid pointing game"):
         picture = compose_grids(pixel_values, grid[None])
