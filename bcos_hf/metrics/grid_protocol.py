@@ -34,7 +34,8 @@ def play_grid_pointing_game(
     Args:
         model: a classifier in evaluation mode, which decides what is confident and correct.
         explainers: name -> a callable like `model.explain`, called with pixel_values [1, C, n h, n w] and targets [1, n_cells].
-        pixel_values: [M, C, h, w], prepared for the model. labels: [M]. n_cells, count, seed, threshold: as in `sample_grids`. smooth: as in `grid_pointing_shares`.
+        pixel_values: [M, C, h, w], prepared for the model. labels: [M]. n_cells, count, seed, threshold: as in `sample_grids`.
+            smooth: as in `grid_pointing_shares`.
 
     Returns:
         name -> {"mean", "low", "high", "max_relative_residual"}.
