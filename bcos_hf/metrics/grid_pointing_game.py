@@ -7,20 +7,11 @@ Sources: Boehle et al., B-cos Networks, CVPR 2022, section 4; localisation as in
 import datasets
 import evaluate
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bcos_hf.metrics.bootstrap import named_interval
 from bcos_hf.metrics.grids import grid_side
-
-
-def smoothed(maps: Tensor, size: int) -> Tensor:
-    """Maps [G, T, H, W] averaged over size x size, zeros outside counted. The shape stays: (size - 1) // 2 zeros before, size // 2 after, so an
-    even window reaches one further down and right. (The published code gives even sizes one row and column less, and then loses the last cells.)
-    """
-    before, after = (size - 1) // 2, size // 2
-    padded = F.pad(maps, (before, after, before, after))
-    return F.avg_pool2d(F.avg_pool2d(padded, (size, 1), stride=1), (1, size), stride=1)
+from bcos_hf.visualization.image import smoothed
 
 
 def grid_pointing_shares(contributions: Tensor, smooth: int = 0, negative: bool = False, transposed: bool = False) -> Tensor:
@@ -28,7 +19,7 @@ def grid_pointing_shares(contributions: Tensor, smooth: int = 0, negative: bool 
 
     Args:
         contributions: [G, T, H, W] or [G, T, C, H, W] (channels are summed first): map t explains the class of cell t, T = n * n.
-        smooth: side of the window that averages each map before its negative part is cut off; 0: none. Published: 15.
+        smooth: side of the window that averages each map before its negative part is cut off, see `smoothed`; 0: none. Published: 15.
         negative: the share of the NEGATIVE contribution outside the right cell; 1 where there is none at all, as published.
         transposed: cell t is at row t % n and column t // n, as published, instead of row t // n and column t % n.
 
@@ -44,7 +35,7 @@ def grid_pointing_shares(contributions: Tensor, smooth: int = 0, negative: bool 
         raise ValueError(f"grid_pointing_shares: expected maps of {side} x {side} equal cells, got {height} x {width} pixels; compose grids of whole cells.")
     if smooth < 0:
         raise ValueError(f"grid_pointing_shares: expected smooth >= 0, got {smooth}.")
-    maps = smoothed(maps, smooth) if smooth else maps
+    maps = smoothed(maps, smooth)
     positive = (-maps if negative else maps).clamp_min(0)
     cells = positive.unflatten(-1, (side, width // side)).unflatten(-3, (side, height // side)).sum((-3, -1))
     own = (cells.mT if transposed else cells).flatten(-2).diagonal(dim1=1, dim2=2)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .bcos_conversion import Roles
 from .bcos_explaining import explained
 from .bcos_explanation import Explanation
 from .bcos_inputs import InputEncoding
@@ -65,8 +64,6 @@ class BcosVisionModelMixin(BcosModelMixin):
 
 class BcosImageClassifierMixin(BcosVisionModelMixin):
     """A classifier that can classify each position and then take the mean of the logits (`config.head_before_pooling`)."""
-
-    roles = Roles(logits=("classifier",))
 
     def __init__(self, config, *args, **kwargs) -> None:
         super().__init__(config, *args, **kwargs)

@@ -70,13 +70,10 @@ class DenseBlock(nn.ModuleDict):
 
 
 def _features(config: DenseNetConfig) -> nn.Sequential:
-    def norm(channels: int) -> nn.BatchNorm2d:
-        return nn.BatchNorm2d(channels)
-
     channels = config.embedding_size
     parts = OrderedDict(
         conv0=nn.Conv2d(config.num_channels, channels, 7, stride=2, padding=3, bias=False),
-        norm0=norm(channels),
+        norm0=nn.BatchNorm2d(channels),
         relu0=ACT2FN[config.hidden_act],
         pool0=nn.MaxPool2d(3, stride=2, padding=1),
     )
@@ -85,10 +82,10 @@ def _features(config: DenseNetConfig) -> nn.Sequential:
         channels += depth * config.growth_rate
         if i < len(config.depths):
             halved = nn.Conv2d(channels, channels // 2, 1, bias=False)
-            transition = OrderedDict(norm=norm(channels), relu=ACT2FN[config.hidden_act], conv=halved, pool=nn.AvgPool2d(2, stride=2))
+            transition = OrderedDict(norm=nn.BatchNorm2d(channels), relu=ACT2FN[config.hidden_act], conv=halved, pool=nn.AvgPool2d(2, stride=2))
             parts[f"transition{i}"] = nn.Sequential(transition)
             channels //= 2
-    parts["norm5"] = norm(channels)
+    parts["norm5"] = nn.BatchNorm2d(channels)
     return nn.Sequential(parts)
 
 

@@ -21,7 +21,9 @@ def smoothed(values: Tensor, smooth: int | None) -> Tensor:
     """Mean of values [..., H, W] over a square of `smooth` pixels, zeros outside counted; the shape stays, None, 0 and 1 change nothing.
 
     The square of pixel i reaches from i - (smooth - 1) // 2 to i + smooth // 2: it is centred where `smooth` is odd (as published), and an even one
-    has its additional pixel below and to the right. Raises a ValueError for a negative or fractional `smooth`.
+    has its additional pixel below and to the right (the published code gives even sizes one row and column less).
+
+    Raises a ValueError for a negative or fractional `smooth`.
     """
     if smooth is not None and (smooth != int(smooth) or smooth < 0):
         raise ValueError(f"smooth: expected a whole number of pixels >= 0, or None, got {smooth!r}")
@@ -29,7 +31,8 @@ def smoothed(values: Tensor, smooth: int | None) -> Tensor:
         return values
     before, after = (int(smooth) - 1) // 2, int(smooth) // 2
     flat = F.pad(values.reshape(-1, 1, *values.shape[-2:]), (before, after, before, after))
-    return F.avg_pool2d(flat, int(smooth), stride=1).reshape(values.shape)
+    rows = F.avg_pool2d(flat, (int(smooth), 1), stride=1)  # one direction after the other: 2 s numbers a pixel instead of s^2
+    return F.avg_pool2d(rows, (1, int(smooth)), stride=1).reshape(values.shape)
 
 
 def percentile(values: Tensor, percent: float) -> Tensor:
