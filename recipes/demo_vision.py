@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageClassification, TrainingArguments, logging
+from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments, logging
 
 from bcos_hf.baselines import grad_cam, input_x_gradient, random_explanation
 from bcos_hf.metrics import play_grid_pointing_game, predicted_logits
-from bcos_hf.training import ImageDataArguments, ImageModelArguments, done_once, image_trainer, parse, train_and_test
+from bcos_hf.training import ImageDataArguments, ImageModelArguments, done_once, image_inputs, image_trainer, parse, train_and_test
 from bcos_hf.visualization import plot_image_rows
 
 
@@ -50,10 +50,11 @@ def trained(kind: str, config: Path, output: Path, seed: int):
     return AutoModelForImageClassification.from_pretrained(folder).eval(), json.loads((folder / "all_results.json").read_text())["test_accuracy"]
 
 
-def test_pictures(config: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Test pictures as the conventional model takes them, [M, 3, H, W], and labels [M]."""
-    _, inputs = image_trainer(*arguments("conventional", config, Path("outputs/unused"), seed))
-    rows = [inputs["test"][i] for i in tqdm(range(len(inputs["test"])), desc="test pictures")]
+def test_pictures(config: Path, output: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Test pictures as the trained conventional model takes them, [M, 3, H, W], and labels [M]."""
+    _, data_args, training_args = arguments("conventional", config, output / "conventional", seed)
+    test = image_inputs(AutoImageProcessor.from_pretrained(output / "conventional", backend="pil"), data_args, training_args)["test"]
+    rows = [test[i] for i in tqdm(range(len(test)), desc="test pictures")]
     return torch.stack([row["pixel_values"] for row in rows]), torch.tensor([row["labels"] for row in rows])
 
 
@@ -89,7 +90,7 @@ def main() -> None:
     models, accuracy = {}, {}
     for kind in KINDS:
         models[kind], accuracy[kind] = trained(kind, config, output, args.seed)
-    pictures, labels = test_pictures(config, args.seed)
+    pictures, labels = test_pictures(config, output, args.seed)
     plain, bcos = models["conventional"], models["bcos"]
     more = {"interpolate_pos_encoding": True} if args.family == "vit" else {}  # a grid is larger than a picture
     rivals = {"input_x_gradient": input_x_gradient, "gradcam": grad_cam, "random": random_explanation}

@@ -4,7 +4,7 @@ from .arguments import DataArguments, ImageDataArguments, ImageModelArguments, M
 from .averaging import AveragingCallback
 from .callbacks import BiasDecayCallback, BScheduleCallback, ExplanationCallback
 from .clipping import AdaptiveClippingCallback, adaptive_clip_grad_
-from .image import image_trainer
+from .image import image_inputs, image_trainer
 from .losses import bce_loss
 from .once import done_once
 from .text import text_trainer
@@ -25,6 +25,7 @@ __all__ = [
     "adaptive_clip_grad_",
     "bce_loss",
     "done_once",
+    "image_inputs",
     "image_trainer",
     "parse",
     "text_trainer",

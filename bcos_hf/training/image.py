@@ -71,6 +71,24 @@ def callbacks(args: ImageModelArguments) -> list:
     return [make() for condition, make in wanted if condition]
 
 
+def _load_data(d: ImageDataArguments, seed: int):
+    return load_image_dataset(
+        d.dataset_name, d.dataset_config_name, d.train_file, d.validation_file, d.test_file, d.dataset_revision, d.image_column, d.label_column,
+        d.max_train_samples, d.max_eval_samples, seed=seed, streaming=d.streaming, shuffle_buffer=d.shuffle_buffer,
+    )  # fmt: skip
+
+
+def _prepared(data, columns, processor, d: ImageDataArguments, seed: int):
+    augmentation = Augmentation(output_size(processor), d.smallest_crop, d.flip, d.rand_augment_operations, d.rand_augment_magnitude)
+    return prepare_images(data, processor, columns, augmentation, d.broken_images, seed, d.shuffle_buffer)
+
+
+def image_inputs(processor, data_args: ImageDataArguments, training_args: TrainingArguments):
+    """What train, validation and test give a model whose image processor this is, as in `image_trainer`, without making a model."""
+    seed = training_args.data_seed or 0
+    return _prepared(*_load_data(data_args, seed), processor, data_args, seed)
+
+
 def image_trainer(model_args: ImageModelArguments, data_args: ImageDataArguments, training_args: TrainingArguments):
     """A trainer ready to train, and what train, validation and test give the model.
 
@@ -83,15 +101,11 @@ def image_trainer(model_args: ImageModelArguments, data_args: ImageDataArguments
     if d.streaming and training_args.do_train and training_args.max_steps <= 0:
         raise ValueError("streaming: expected max_steps > 0, as a stream has no known length; give rows of an epoch / rows of a step * epochs.")
     seed = training_args.data_seed or 0
-    data, columns = load_image_dataset(
-        d.dataset_name, d.dataset_config_name, d.train_file, d.validation_file, d.test_file, d.dataset_revision, d.image_column, d.label_column,
-        d.max_train_samples, d.max_eval_samples, seed=seed, streaming=d.streaming, shuffle_buffer=d.shuffle_buffer,
-    )  # fmt: skip
+    data, columns = _load_data(d, seed)
     set_seed(training_args.seed)
     model = load_model(model_args, data["train"].features[columns.label].names, d.image_size)
     processor = image_processor(source_of(model_args), model.config, getattr(model.config, "input_encoding", "normalized"), d.image_size)
-    augmentation = Augmentation(output_size(processor), d.smallest_crop, d.flip, d.rand_augment_operations, d.rand_augment_magnitude)
-    inputs = prepare_images(data, processor, columns, augmentation, d.broken_images, seed, d.shuffle_buffer)
+    inputs = _prepared(data, columns, processor, d, seed)
     trainer = BcosTrainer(
         model=model,
         args=training_args,
