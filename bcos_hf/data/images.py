@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, I
 from datasets.exceptions import DatasetGenerationError
 from transformers.utils import logging
 
-from .text import LABEL_NAMES, SPLITS, _column, _sample, _with_all_splits, _with_class_labels
+from .splits import LABEL_NAMES, SPLITS, find_column, find_splits, sample, with_all_splits, with_class_labels
 
 
 logger = logging.get_logger(__name__)
@@ -55,8 +55,8 @@ def _columns(train: Dataset | IterableDataset, image: str | None, label: str | N
     others = [name for name in features if name not in pictures]
     if not pictures or not others:
         raise ValueError(f"train: expected a column of pictures and one of labels, found {dict(features)}.")
-    label = _column(label, LABEL_NAMES, [name for name in others if isinstance(features[name], ClassLabel)], others, "label_column")
-    return ImageColumns(_column(image, IMAGE_NAMES, pictures, pictures, "image_column"), label)
+    label = find_column(label, LABEL_NAMES, [name for name in others if isinstance(features[name], ClassLabel)], others, "label_column")
+    return ImageColumns(find_column(image, IMAGE_NAMES, pictures, pictures, "image_column"), label)
 
 
 def _checked(split: str, rows: Dataset | IterableDataset, columns: ImageColumns) -> Dataset | IterableDataset:
@@ -123,16 +123,13 @@ def load_image_dataset(
         ValueError: no source or two, no train split, an unknown column, an empty split, a missing picture, or a label that train has not.
         FileNotFoundError: a file or folder is not there. `datasets.load_dataset` may raise others.
     """
-    files = {split: file for split, file in zip(SPLITS, (train_file, validation_file, test_file), strict=True) if file is not None}
-    if (name_or_path is None) == (not files):
-        raise ValueError(f"expected either name_or_path or files, got {name_or_path!r} and {files}.")
-    if name_or_path is None:
-        found = {split: _read(file, streaming) for split, file in files.items()}
-    else:
-        found = _load(name_or_path, config_name, revision, streaming, seed)
-    dataset = {split: found[name] for split, names in SPLITS.items() for name in names if name in found}
-    if "train" not in dataset:
-        raise ValueError(f"load_image_dataset: expected a split 'train' (or a train_file), found {list(found)}.")
+    dataset = find_splits(
+        "load_image_dataset",
+        name_or_path,
+        (train_file, validation_file, test_file),
+        lambda file: _read(file, streaming),
+        lambda name: _load(name, config_name, revision, streaming, seed),
+    )
     if streaming:
         dataset = {split: rows if rows.features else rows._resolve_features() for split, rows in dataset.items()}
     columns = _columns(dataset["train"], image_column, label_column)
@@ -141,5 +138,5 @@ def load_image_dataset(
     if streaming:
         dataset = _checked_streams(dataset, columns.label)
         return IterableDatasetDict({split: _sample_stream(dataset[split], limits[split], seed, shuffle_buffer) for split in SPLITS}), columns
-    dataset = _with_all_splits(_with_class_labels(DatasetDict(dataset), columns.label), validation_fraction, seed)
-    return DatasetDict({split: _sample(rows, limits[split], seed) for split, rows in dataset.items()}), columns
+    dataset = with_all_splits(with_class_labels(DatasetDict(dataset), columns.label), validation_fraction, seed)
+    return DatasetDict({split: sample(rows, limits[split], seed) for split, rows in dataset.items()}), columns
