@@ -6,6 +6,7 @@ explanation mode. Sources: Arya et al., NeurIPS 2024 (arXiv 2411.00715) section 
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .bcos_norms import Affine, PositionNorm2d, wide
 
@@ -18,23 +19,17 @@ class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training and self.running_var is not None:
-            return self._shifted(x * self._scale(self.running_var).to(x.dtype))
-        if self.explaining:
-            var = wide(x.detach()).var((0, 2, 3), unbiased=False)
-            y = (x * self._scale(var)).to(x.dtype)
+        if self.training or self.running_var is None:
+            if not self.explaining:
+                y, _, var = _BatchScaling.apply(x, self.weight, self.bias, self.eps)
+                self._track(var.detach())
+                return y
+            var = _statistics(x.detach())[1]
+            self._track(var)
         else:
-            y, _, var = _BatchScaling.apply(x, self.weight, self.eps)
-        self._track(var.detach())
-        return self._shifted(y)
-
-    def _scale(self, var: Tensor) -> Tensor:
-        """gamma / sqrt(var + eps), [C, 1, 1]."""
-        scale = (var + self.eps).rsqrt()
-        return (scale if self.weight is None else scale * self.weight).view(-1, 1, 1)
-
-    def _shifted(self, x: Tensor) -> Tensor:
-        return x if self.bias is None else self.with_constant(x + self.bias.view(-1, 1, 1), self.bias.view(-1, 1, 1))
+            var = self.running_var
+        y = _scaled(x, var, self.weight, self.bias, self.eps)
+        return y if self.bias is None else self.with_constant(y, self.bias.view(-1, 1, 1))
 
     @torch.no_grad()
     def _track(self, var: Tensor) -> None:
@@ -45,25 +40,57 @@ class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
         self.running_var.lerp_(var.to(self.running_var.dtype), weight)
 
 
-class _BatchScaling(torch.autograd.Function):
-    """gamma x / sqrt(var + eps), mean [C] and biased var [C] of x [N, C, H, W]; keeps x only, as nn.BatchNorm2d does.
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel of x [N, C, H, W], two [C] in float32 at least, by torch's own kernel, in one call."""
+    unused = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))  # "running" statistics, of the dtype to compute in
+    return torch.batch_norm_update_stats(x, unused, unused.clone(), 0.0)
 
-    With s = gamma / sqrt(var + eps) and M numbers a channel:  dL/dx = s g - s (x - mean) sum(g x) / (M (var + eps)).
-    Sums go over positions first: over all three dimensions at once they cost ten times as much on a CPU.
+
+def _scaled(x: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """gamma x / sqrt(var + eps) + beta, by torch's own kernel, in one pass."""
+    var, weight, bias = (t if t is None else wide(t) for t in (var, weight, bias))
+    return _dense_gradient(F.batch_norm(x, torch.zeros_like(var), var, weight, bias, training=False, eps=eps))
+
+
+class _DenseGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor) -> Tensor:
+        return y.clone()  # a view could not be added to in place
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return grad.contiguous()
+
+
+def _dense_gradient(y: Tensor) -> Tensor:
+    """y, what a batch norm of torch gave. For one picture its CPU kernel (2.13) misreads a gradient that is channels last but for the first stride."""
+    return _DenseGradient.apply(y) if len(y) == 1 and y.requires_grad else y
+
+
+class _BatchScaling(torch.autograd.Function):
+    """gamma x / sqrt(var + eps) + beta, mean [C] and biased var [C] of x [N, C, H, W]; keeps x only, as nn.BatchNorm2d does.
+
+    The centred norm differs by the constant s mean, s = gamma / sqrt(var + eps), of which only its mean is not a constant of the gradient. So torch's
+    own backward pass needs a correction that is affine in each channel, G being the mean of g:  dL/dx += s G - s (x - mean) mean G / (var + eps).
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        mean = wide(x).mean((0, 2, 3))
-        var = (wide(x) - mean.view(-1, 1, 1)).square_().flatten(2).sum(2).mean(0) / x[0, 0].numel()
-        scale = (var + eps).rsqrt() if weight is None else (var + eps).rsqrt() * weight
-        return (x * scale.view(-1, 1, 1)).to(x.dtype), mean, var
+    def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        mean, var = _statistics(x)
+        return _scaled(x, var, weight, bias, eps), mean, var
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        x, weight, ctx.eps = inputs
+        x, weight, bias, ctx.eps = inputs
+        ctx.has_bias = bias is not None
         ctx.save_for_backward(x, weight, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
 
@@ -71,11 +98,13 @@ class _BatchScaling(torch.autograd.Function):
     def backward(ctx, grad: Tensor, *_):
         x, weight, mean, var = ctx.saved_tensors
         inverse = (var + ctx.eps).rsqrt()
-        scale = inverse if weight is None else inverse * weight
-        products = wide(grad * x).flatten(2).sum(2).sum(0)
-        pull = -scale * inverse.square() * products * (len(var) / x.numel())
-        grad_x = (grad * scale.view(-1, 1, 1)).addcmul_(x, pull.view(-1, 1, 1)).sub_((pull * mean).view(-1, 1, 1)).to(x.dtype)
-        return grad_x, None if weight is None else products * inverse, None
+        grad = grad.contiguous() if len(x) == 1 else grad  # see _dense_gradient
+        saved = (x, weight if weight is None else wide(weight), None, None, mean, inverse, True, ctx.eps, [True, True, True])
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(grad, *saved)
+        shift = grad_bias * inverse * (1 if weight is None else weight) * (len(var) / x.numel())
+        slope = -shift * mean * inverse.square()
+        grad_x.addcmul_(x, slope.view(-1, 1, 1)).add_((shift - slope * mean).view(-1, 1, 1))
+        return grad_x, None if weight is None else grad_weight + mean * inverse * grad_bias, grad_bias if ctx.has_bias else None, None
 
 
 class UncenteredAllNorm2d(UncenteredBatchNorm2d):
@@ -93,9 +122,9 @@ class BcosBatchNorm2d(Affine, nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training and self.running_var is not None:
-            return self.with_constant(super().forward(x), self._shift())
+            return self.with_constant(_dense_gradient(super().forward(x)), self._shift())
         if not self.explaining:
-            return super().forward(x)
+            return _dense_gradient(super().forward(x))
         centred = wide(x) - wide(x).mean((0, 2, 3), keepdim=True)
         scaled = centred * (wide(x.detach()).var((0, 2, 3), unbiased=False, keepdim=True) + self.eps).rsqrt()
         return self._affine(scaled, (-1, 1, 1), x.dtype)

@@ -50,7 +50,11 @@ def bcos_scaling(lin: Tensor, norm: Tensor, row_norm: Tensor | None = None, b: f
         row_norm: |w|, broadcastable to lin; None where weights are not normalised.
         b: B, a float or a scalar tensor.
     """
-    return _Scaling.apply(lin, norm, row_norm, b)
+    return (_Scaling.apply if torch.is_grad_enabled() else _scaled)(lin, norm, row_norm, b)
+
+
+def _scaled(lin: Tensor, norm: Tensor, row_norm: Tensor | None, b: float | Tensor) -> Tensor:
+    return cosine_factor(lin, norm, row_norm, b).mul_(lin).to(lin.dtype)
 
 
 class _Scaling(torch.autograd.Function):
@@ -58,7 +62,7 @@ class _Scaling(torch.autograd.Function):
 
     @staticmethod
     def forward(lin: Tensor, norm: Tensor, row_norm: Tensor | None, b: float | Tensor) -> Tensor:
-        return cosine_factor(lin, norm, row_norm, b).mul_(lin).to(lin.dtype)
+        return _scaled(lin, norm, row_norm, b)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
