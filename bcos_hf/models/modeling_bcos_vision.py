@@ -74,7 +74,7 @@ class BcosImageClassifierMixin(BcosVisionModelMixin):
     is_convolutional = True
 
     def _head(self) -> nn.Module:
-        return next(module for name, module in self.named_modules() if name in self.roles.logits)
+        return self.get_submodule(self.roles.logits[0])
 
     def _base_output(self, pixel_values: Tensor, **kwargs):
         """The output of the model without a head."""
