@@ -1,6 +1,6 @@
 """Training: the loss, the trainer, its callbacks, and the recipes' steps for text and images."""
 
-from .arguments import DataArguments, ImageDataArguments, ImageModelArguments, ModelArguments, parse
+from .arguments import DataArguments, ImageDataArguments, ImageModelArguments, ModelArguments, parse, yaml_settings
 from .averaging import AveragingCallback
 from .callbacks import BiasDecayCallback, BScheduleCallback, ExplanationCallback
 from .clipping import AdaptiveClippingCallback, adaptive_clip_grad_
@@ -30,4 +30,5 @@ __all__ = [
     "parse",
     "text_trainer",
     "train_and_test",
+    "yaml_settings",
 ]

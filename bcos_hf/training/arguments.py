@@ -106,7 +106,7 @@ def parse(argv: list[str], *dataclasses) -> tuple:
     parser = HfArgumentParser(dataclasses)
     if argv and argv[0].endswith((".yaml", ".yml")):
         known = {option for action in parser._actions for option in action.option_strings}
-        values = _settings(Path(argv[0]))
+        values = yaml_settings(Path(argv[0]))
         unknown = sorted(name for name in values if f"--{name}" not in known)
         if unknown:
             raise ValueError(f"{argv[0]}: unknown settings {unknown}; see --help for those there are.")
@@ -115,7 +115,8 @@ def parse(argv: list[str], *dataclasses) -> tuple:
     return parser.parse_args_into_dataclasses(argv)
 
 
-def _settings(file: Path) -> dict:
+def yaml_settings(file: Path) -> dict:
+    """The settings of a YAML file and of those that it is based on."""
     values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     base = values.pop("base", None)
-    return values if base is None else {**_settings(file.parent / base), **values}
+    return values if base is None else {**yaml_settings(file.parent / base), **values}
