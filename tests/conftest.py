@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,14 @@ def explained_input(model, batch):
     if "pixel_values" in batch:
         return model._input_encoding()(batch["pixel_values"])
     return model.base_model.embeddings(batch["input_ids"])
+
+
+def run_python(folder, *command):
+    """What `python *command` in `folder` did, offline, with its caches there; it must end well."""
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
 
 
 @pytest.fixture(params=sorted(SIZES))

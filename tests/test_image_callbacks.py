@@ -9,13 +9,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification, ResNetConfig, ResNetForImageClassification, TrainingArguments, set_seed
 
 from bcos_hf import bcosify
-from bcos_hf.training import (
-    AdaptiveClippingCallback,
-    AveragingCallback,
-    BcosTrainer,
-    BiasDecayCallback,
-    adaptive_clip_grad_,
-)
+from bcos_hf.training import AdaptiveClippingCallback, AveragingCallback, BcosTrainer, BiasDecayCallback, adaptive_clip_grad_
 from bcos_hf.training.averaging import decay_at
 from bcos_hf.training.clipping import clipped_parameters
 

@@ -1,29 +1,19 @@
 """The image recipe on a tiny ResNet: one process, two, streamed, resumed; and a ViT at another size."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import run_python, tiny
 from datasets import ClassLabel, Dataset, Image
 from PIL import Image as Pillow
 from test_image_callbacks import SIZES, resnet
 from transformers import AutoModelForImageClassification, ResNetForImageClassification, TrainingArguments, ViTImageProcessorPil
 
 from bcos_hf.models.bcos_layers import Bcos
-from bcos_hf.training import (
-    AdaptiveClippingCallback,
-    ImageDataArguments,
-    ImageModelArguments,
-    image_trainer,
-    parse,
-    train_and_test,
-)
+from bcos_hf.training import AdaptiveClippingCallback, ImageDataArguments, ImageModelArguments, image_trainer, parse, train_and_test
 
 
 ROOT = Path(__file__).parents[1]
@@ -73,15 +63,8 @@ def made(*arguments):
     return image_trainer(*parse(list(arguments), ImageModelArguments, ImageDataArguments, TrainingArguments))
 
 
-def run(workspace, *command):
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(workspace / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=workspace, env=env, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
 def test_recipe_trains_and_saves_what_loads_with_its_processor(workspace):
-    done = run(workspace, str(RECIPE), "config.yaml", "--output_dir", "one")
+    done = run_python(workspace, str(RECIPE), "config.yaml", "--output_dir", "one")
     assert "test accuracy" in done.stdout
     config = json.loads((workspace / "one" / "config.json").read_text())
     assert config["model_type"] == "bcos_resnet" and config["logit_bias"] == "auto" and config["id2label"] == {"0": "left", "1": "right"}
@@ -190,7 +173,7 @@ def test_two_processes_train_on_different_pictures_of_a_stream_and_evaluate_all(
     (workspace / "watched.py").write_text(WATCHED)
     still = ["--smallest_crop", "1.0", "--flip", "0", "--rand_augment_operations", "0", "--output_dir", "both", "--max_steps", "6"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run(workspace, *launch, "watched.py", str(RECIPE), "stream.yaml", *still)
+    run_python(workspace, *launch, "watched.py", str(RECIPE), "stream.yaml", *still)
     first, second = (set(json.loads((workspace / f"seen-{rank}.json").read_text())) for rank in range(2))
     assert len(first) >= 8 and len(second) >= 8 and not first & second
     results = json.loads((workspace / "both" / "test_results.json").read_text())

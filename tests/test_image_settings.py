@@ -11,11 +11,7 @@ from test_image_callbacks import resnet
 from transformers import TrainingArguments
 
 from bcos_hf import bcosify
-from bcos_hf.training import (
-    ImageDataArguments,
-    ImageModelArguments,
-    parse,
-)
+from bcos_hf.training import ImageDataArguments, ImageModelArguments, parse
 from bcos_hf.training.image import config_fields
 from bcos_hf.training.resolution import at_size
 

@@ -1,14 +1,11 @@
 """The loss, the trainer, its schedule, and the recipe on a tiny model, in one process and launched."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny
+from conftest import run_python, tiny
 from torch.nn import functional as F
 from transformers import BertTokenizerFast, TrainingArguments
 
@@ -95,25 +92,18 @@ def workspace(tmp_path_factory):
     return folder
 
 
-def run(workspace, *command):
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(workspace / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=workspace, env=env, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
 def test_recipe_trains_resumes_and_compares(workspace):
-    run(workspace, str(RECIPE), "config.yaml", "--output_dir", "one", "--explain_samples", "2", "--eval_strategy", "steps", "--eval_steps", "2")
+    run_python(workspace, str(RECIPE), "config.yaml", "--output_dir", "one", "--explain_samples", "2", "--eval_strategy", "steps", "--eval_steps", "2")
     assert (workspace / "one" / "explanations" / "step-2.html").exists()
     assert "auto_map" in json.loads((workspace / "one" / "config.json").read_text())
-    run(workspace, str(RECIPE), "config.yaml", "--output_dir", "one", "--max_steps", "6")
+    run_python(workspace, str(RECIPE), "config.yaml", "--output_dir", "one", "--max_steps", "6")
     assert json.loads((workspace / "one" / "trainer_state.json").read_text())["global_step"] == 6
-    run(workspace, str(RECIPE), "config.yaml", "--output_dir", "plain", "--conventional", "true")
+    run_python(workspace, str(RECIPE), "config.yaml", "--output_dir", "plain", "--conventional", "true")
     assert json.loads((workspace / "plain" / "config.json").read_text())["model_type"] == "bert"
 
 
 def test_recipe_under_two_processes(workspace):
-    run(workspace, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(RECIPE), "config.yaml", "--output_dir", "two")
+    run_python(workspace, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(RECIPE), "config.yaml", "--output_dir", "two")
     assert (workspace / "two" / "model.safetensors").exists()
 
 

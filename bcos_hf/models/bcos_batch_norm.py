@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .bcos_norms import Affine, PositionNorm2d, wide
+from .bcos_norms import Affine, PositionNorm2d
+from .bcos_precision import wide, wide_dtype
 
 
 class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
@@ -19,16 +20,14 @@ class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training or self.running_var is None:
-            if not self.explaining:
-                y, _, var = _BatchScaling.apply(x, self.weight, self.bias, self.eps)
-                self._track(var.detach())
-                return y
-            var = _statistics(x.detach())[1]
-            self._track(var)
+        of_batch = self.training or self.running_var is None
+        if of_batch and not self.explaining:
+            y, _, var = _BatchScaling.apply(x, self.weight, self.bias, self.eps)
         else:
-            var = self.running_var
-        y = _scaled(x, var, self.weight, self.bias, self.eps)
+            var = _statistics(x.detach())[1] if of_batch else self.running_var
+            y = _divided(x, var, self.weight, self.bias, self.eps)
+        self._track(var)
+        y = _dense_gradient(y)
         return y if self.bias is None else self.with_constant(y, self.bias.view(-1, 1, 1))
 
     @torch.no_grad()
@@ -42,14 +41,14 @@ class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel of x [N, C, H, W], two [C] in float32 at least, by torch's own kernel, in one call."""
-    unused = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))  # "running" statistics, of the dtype to compute in
+    unused = x.new_zeros(x.shape[1], dtype=wide_dtype(x))  # "running" statistics, of the dtype to compute in
     return torch.batch_norm_update_stats(x, unused, unused.clone(), 0.0)
 
 
-def _scaled(x: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+def _divided(x: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """gamma x / sqrt(var + eps) + beta, by torch's own kernel, in one pass."""
     var, weight, bias = (t if t is None else wide(t) for t in (var, weight, bias))
-    return _dense_gradient(F.batch_norm(x, torch.zeros_like(var), var, weight, bias, training=False, eps=eps))
+    return F.batch_norm(x, torch.zeros_like(var), var, weight, bias, training=False, eps=eps)
 
 
 class _DenseGradient(torch.autograd.Function):
@@ -76,8 +75,8 @@ def _dense_gradient(y: Tensor) -> Tensor:
 class _BatchScaling(torch.autograd.Function):
     """gamma x / sqrt(var + eps) + beta, mean [C] and biased var [C] of x [N, C, H, W]; keeps x only, as nn.BatchNorm2d does.
 
-    The centred norm differs by the constant s mean, s = gamma / sqrt(var + eps), of which only its mean is not a constant of the gradient. So torch's
-    own backward pass needs a correction that is affine in each channel, G being the mean of g:  dL/dx += s G - s (x - mean) mean G / (var + eps).
+    It is torch's centred norm plus s mean, s = gamma / sqrt(var + eps). So the gradient is that of torch's own backward pass plus that of s mean, which is
+    affine in x in each channel; with G the mean of g over the M numbers of a channel:  s G - s (x - mean) mean G / (var + eps).
     """
 
     generate_vmap_rule = True
@@ -85,7 +84,7 @@ class _BatchScaling(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         mean, var = _statistics(x)
-        return _scaled(x, var, weight, bias, eps), mean, var
+        return _divided(x, var, weight, bias, eps), mean, var
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -98,7 +97,6 @@ class _BatchScaling(torch.autograd.Function):
     def backward(ctx, grad: Tensor, *_):
         x, weight, mean, var = ctx.saved_tensors
         inverse = (var + ctx.eps).rsqrt()
-        grad = grad.contiguous() if len(x) == 1 else grad  # see _dense_gradient
         saved = (x, weight if weight is None else wide(weight), None, None, mean, inverse, True, ctx.eps, [True, True, True])
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(grad, *saved)
         shift = grad_bias * inverse * (1 if weight is None else weight) * (len(var) / x.numel())

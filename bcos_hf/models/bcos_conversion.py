@@ -7,7 +7,7 @@ Source: Arya et al., NeurIPS 2024 (arXiv 2411.00715) section 3; Wang et al., TML
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from torch import nn
@@ -80,7 +80,7 @@ class Roles:
         layer: a pattern whose first group is the number of the hidden layer that a name lies in, counted from `first_layer`.
     """
 
-    logits: Iterable[str] = ()
+    logits: Sequence[str] = ()
     head_activations: Iterable[str] = ()
     stems: Iterable[str] = ()
     layer: str = r"\.(\d+)\."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .bcos_explanation import Explanation, explained_logits
+from .bcos_precision import wide_dtype
 
 
 def as_classes(name: str, value, logits: Tensor, width: int | None = None) -> Tensor:
@@ -55,10 +56,10 @@ def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=N
     contrast = None if contrast is None or relative else as_classes("contrast", contrast, logits, targets.shape[1])
     numbers = explained_logits(logits, targets, contrast, relative)
     weights, constant = _rows(numbers, x, probe, chunk)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    contributions = (weights * x.detach()[:, None]).sum(channel_dim if channel_dim < 0 else channel_dim + 1, dtype=wide)
-    residual = numbers.detach().to(wide) - contributions.flatten(2).sum(-1) - constant.to(wide)
-    return Explanation(logits.detach(), targets, contributions, constant.to(wide), residual, weights, contrast, relative)
+    dtype = wide_dtype(x)
+    contributions = (weights * x.detach()[:, None]).sum(channel_dim if channel_dim < 0 else channel_dim + 1, dtype=dtype)
+    residual = numbers.detach().to(dtype) - contributions.flatten(2).sum(-1) - constant.to(dtype)
+    return Explanation(logits.detach(), targets, contributions, constant.to(dtype), residual, weights, contrast, relative)
 
 
 def _rows(numbers: Tensor, x: Tensor, probe: Tensor, chunk: int) -> tuple[Tensor, Tensor]:

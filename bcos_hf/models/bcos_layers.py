@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from .bcos_dynamic import Dynamic
+from .bcos_precision import wide_dtype
 from .bcos_scaling import bcos_scaling, cosine_factor, sum_of_squares
 
 
@@ -72,7 +73,7 @@ class Bcos(Dynamic):
         if self.weight_norm == "none":
             return None
         weight = self.weight.t() if isinstance(self, Conv1D) else self.weight
-        norm = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=_at_least_float32(weight))
+        norm = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=wide_dtype(weight))
         return norm.view(-1, *[1] * (-1 - self._channel_dim))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ class BcosLinear(Bcos, nn.Linear):
         return F.linear(x, self.weight, self.bias)
 
     def _input_norm(self, x: Tensor) -> Tensor:
-        return _with_eps(torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_at_least_float32(x)), self.eps)
+        return _with_eps(torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide_dtype(x)), self.eps)
 
 
 class BcosConv1D(Bcos, Conv1D):
@@ -151,8 +152,8 @@ class BcosConv2d(Bcos, nn.Conv2d):
         return self._conv_forward(x, self.weight, self.bias)
 
     def _input_norm(self, x: Tensor) -> Tensor:
-        if self.kernel_size == (1, 1) and self.padding in (0, (0, 0)):
-            sums = self._squares(x if self.stride == (1, 1) else x[..., :: self.stride[0], :: self.stride[1]])
+        if self.kernel_size == (1, 1) and self.padding == (0, 0):
+            sums = self._squares(x[..., :: self.stride[0], :: self.stride[1]])
         else:
             sums = self._window_sum(self._squares(x))
         norm = (sums + self.eps**2).sqrt()
@@ -169,11 +170,6 @@ class BcosConv2d(Bcos, nn.Conv2d):
         if self.dilation == (1, 1):
             return F.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=1)
         return F.conv2d(x, x.new_ones(self.groups, 1, *self.kernel_size), None, self.stride, 0, self.dilation, self.groups)
-
-
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    """The dtype to take norms in: 1e-12 is 0 in float16, and a sum of squares overflows there."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _with_eps(norm: Tensor, eps: float) -> Tensor:

@@ -10,11 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .bcos_dynamic import Dynamic, carry
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+from .bcos_precision import wide
 
 
 def _scaled(x: Tensor, dims: tuple[int, ...], eps: float, centred: bool, detach: bool) -> Tensor:

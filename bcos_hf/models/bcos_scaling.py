@@ -11,6 +11,8 @@ Derivatives, with s = t + eps, c = t / s and unit rows lin = raw / |w|:
 import torch
 from torch import Tensor
 
+from .bcos_precision import wide
+
 
 COSINE_EPS = 1e-6  # the published (|cos| + 1e-6)^(B-1); B = 2 has none
 
@@ -50,11 +52,12 @@ def bcos_scaling(lin: Tensor, norm: Tensor, row_norm: Tensor | None = None, b: f
         row_norm: |w|, broadcastable to lin; None where weights are not normalised.
         b: B, a float or a scalar tensor.
     """
-    return (_Scaling.apply if torch.is_grad_enabled() else _scaled)(lin, norm, row_norm, b)
+    return _run(_Scaling, lin, norm, row_norm, b)
 
 
-def _scaled(lin: Tensor, norm: Tensor, row_norm: Tensor | None, b: float | Tensor) -> Tensor:
-    return cosine_factor(lin, norm, row_norm, b).mul_(lin).to(lin.dtype)
+def _run(function: type[torch.autograd.Function], *inputs) -> Tensor:
+    """The function, without autograd's bookkeeping where there are no gradients."""
+    return (function.apply if torch.is_grad_enabled() else function.forward)(*inputs)
 
 
 class _Scaling(torch.autograd.Function):
@@ -62,7 +65,7 @@ class _Scaling(torch.autograd.Function):
 
     @staticmethod
     def forward(lin: Tensor, norm: Tensor, row_norm: Tensor | None, b: float | Tensor) -> Tensor:
-        return _scaled(lin, norm, row_norm, b)
+        return cosine_factor(lin, norm, row_norm, b).mul_(lin).to(lin.dtype)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -140,7 +143,7 @@ def _sum_to(x: Tensor, like: Tensor) -> Tensor:
 
 def sum_of_squares(x: Tensor) -> Tensor:
     """Sum of squares of x [..., C, H, W] over C, [..., H, W], in float32 at least. It costs a fifth of torch's norm over channels."""
-    return (_SumOfSquares.apply if torch.is_grad_enabled() else _SumOfSquares.forward)(x)
+    return _run(_SumOfSquares, x)
 
 
 class _SumOfSquares(torch.autograd.Function):
@@ -150,7 +153,7 @@ class _SumOfSquares(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return x.to(torch.promote_types(x.dtype, torch.float32)).square().sum(-3)
+        return wide(x).square().sum(-3)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
