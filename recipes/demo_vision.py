@@ -94,7 +94,8 @@ def main() -> None:
     pictures, labels = test_pictures(config, output, args.seed)
     plain, bcos = models["conventional"], models["bcos"]
     more = {"interpolate_pos_encoding": True} if args.family == "vit" else {}  # a grid is larger than a picture
-    rivals = {"input_x_gradient": input_x_gradient, "gradcam": grad_cam, "random": random_explanation}
+    noise = torch.Generator().manual_seed(args.seed)  # a map of its own for every grid
+    rivals = {"input_x_gradient": input_x_gradient, "gradcam": grad_cam, "random": partial(random_explanation, seed=noise)}
     if args.family == "vit":
         del rivals["gradcam"]  # it needs the last map of a CNN
     explainers = {"bcos": (bcos, {"bcos": partial(bcos.explain, return_weights=False, **more)})}

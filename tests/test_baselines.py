@@ -5,7 +5,7 @@ import torch
 from conftest import batch_of, tiny
 from torch.nn import functional as F
 
-from bcos_hf.baselines import grad_cam, input_x_gradient
+from bcos_hf.baselines import grad_cam, input_x_gradient, random_explanation
 
 
 @pytest.mark.parametrize("targets", [None, 1, [[0, 2]] * 3])
@@ -43,3 +43,15 @@ def test_grad_cam():
             torch.testing.assert_close(made.contributions[row, target], slow.detach())
     with pytest.raises(ValueError, match="a CNN"):
         grad_cam(tiny("vit"), x)
+
+
+def test_random_explanation_is_noise_that_a_generator_renews():
+    model, x = tiny("resnet"), batch_of("resnet")["pixel_values"]
+    one, same = (random_explanation(model, pixel_values=x, targets=0, seed=3) for _ in range(2))
+    torch.testing.assert_close(one.contributions, same.contributions)
+    torch.testing.assert_close(one.contributions.flatten(2).sum(-1) + one.residual, one.explained_logits)
+    assert one.contributions.abs().max() <= 1 and abs(one.contributions.mean()) < 0.1
+    generator = torch.Generator().manual_seed(3)
+    first, second = (random_explanation(model, pixel_values=x, targets=0, seed=generator) for _ in range(2))
+    torch.testing.assert_close(first.contributions, one.contributions)
+    assert not torch.isclose(first.contributions, second.contributions).any()

@@ -4,7 +4,11 @@ import torch
 from torch import Tensor
 
 
-def random_scores(contributions: Tensor, seed: int = 0) -> Tensor:
-    """Independent uniform scores of the shape and device of `contributions`, float32 or wider; the same for a seed on every device."""
-    uniform = torch.rand(contributions.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+def random_scores(contributions: Tensor, seed: int | torch.Generator = 0) -> Tensor:
+    """Independent uniform scores of the shape and device of `contributions`, float32 or wider; the same for a seed on every device.
+
+    A CPU generator in the place of a seed goes on from call to call, so that maps that are made one at a time differ.
+    """
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    uniform = torch.rand(contributions.shape, generator=generator) * 2 - 1
     return uniform.to(contributions.device, torch.promote_types(contributions.dtype, torch.float32))

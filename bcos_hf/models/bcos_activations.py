@@ -6,6 +6,7 @@ ReLU needs no help, its derivative is its gate; it is listed so that a conversio
 Source: Boehle et al., TPAMI 2024 (arXiv 2306.10898) section 3.2; Wang et al., TMLR 2025 (arXiv 2502.12992) section 3.
 """
 
+import torch
 from torch import Tensor, nn
 from transformers import activations
 
@@ -19,9 +20,9 @@ class Gate(Dynamic):
         y = super().forward(x)
         if not self.explaining:
             return y
-        zero = x == 0
-        gate = (y / x.masked_fill(zero, 1)).masked_fill(zero, 0)
-        return carry(y, x * gate.detach())
+        with torch.no_grad():
+            gate = (y / x).masked_fill_(x == 0, 0)
+        return carry(y, x * gate)
 
 
 class Factor(Dynamic):

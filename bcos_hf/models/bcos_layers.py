@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from .bcos_dynamic import Dynamic
 from .bcos_precision import wide_dtype
 from .bcos_scaling import bcos_scaling, cosine_factor, sum_of_squares
+from .bcos_sparse_rows import linear_by_rows
 
 
 WEIGHT_NORMS = ("none", "unit")
@@ -113,7 +114,8 @@ class BcosLinear(Bcos, nn.Linear):
         self.set_bcos(**bcos)
 
     def _linear(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        by_rows = self.explaining and not (self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad))
+        return (linear_by_rows if by_rows else F.linear)(x, self.weight, self.bias)
 
     def _input_norm(self, x: Tensor) -> Tensor:
         return _with_eps(torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide_dtype(x)), self.eps)

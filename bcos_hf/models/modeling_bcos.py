@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from .bcos_batch_norm import UncenteredBatchNorm2d
+from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
 from .bcos_layers import Bcos
@@ -146,7 +147,7 @@ class BcosModelMixin:
 
         One thread at a time: modes and flags belong to the model, so two that borrowed them at once would restore each other's.
         """
-        with _borrowing, torch.inference_mode(False), torch.enable_grad(), explanation_mode(self, probe):
+        with _borrowing, torch.inference_mode(False), torch.enable_grad(), explanation_mode(self, probe), ConstantAttention():
             training = [module for module in self.modules() if module.training]
             trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
             try:
