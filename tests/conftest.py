@@ -27,12 +27,27 @@ IMAGE = {
     "vit": dict(_VIT, intermediate_size=64),
     "deit": dict(_VIT, intermediate_size=64, architectures=["DeiTForImageClassification"]),
     "dinov2": dict(_VIT, mlp_ratio=2, use_swiglu_ffn=True),
+    "clip": dict(vision_config=dict(_VIT, intermediate_size=64)),
+    "siglip": dict(vision_config=dict(_VIT, intermediate_size=64)),
     "simple_vit": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, patch_size=4),
     "resnet": dict(embedding_size=8, hidden_sizes=[16, 32], depths=[2, 1], layer_type="bottleneck"),
     "densenet": dict(embedding_size=8, growth_rate=4, depths=[2, 1], bottleneck=2),
     "convnext": dict(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=2),
 }
 SIZES = {**TEXT, **IMAGE}
+_CLIP_TEXT = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, vocab_size=90, max_position_embeddings=12, eos_token_id=89,
+                  bos_token_id=88, pad_token_id=1)  # fmt: skip
+_CLIP_VIT = dict(_VIT, intermediate_size=64, projection_dim=20)
+_CLIP_RESNET = dict(width=4, depths=[2, 1], image_size=16, num_attention_heads=2, projection_dim=20)
+# models that embed pictures, to be compared with texts; those of two parts have a text tower
+EMBEDDERS = {
+    "clip": dict(vision_config=_CLIP_VIT, text_config=_CLIP_TEXT, projection_dim=20),
+    "siglip": dict(vision_config=_CLIP_VIT, text_config=dict(_CLIP_TEXT, hidden_size=32, projection_size=32)),
+    "clip_resnet": dict(vision_config=_CLIP_RESNET, text_config=_CLIP_TEXT),
+    "clip_vision_model": _CLIP_VIT,
+    "siglip_vision_model": _VIT | dict(intermediate_size=64),
+    "clip_resnet_vision_model": _CLIP_RESNET,
+}
 HEADS = {
     "sequence": "AutoModelForSequenceClassification",
     "token": "AutoModelForTokenClassification",

@@ -21,7 +21,7 @@ def logits_of(model, batch, position=None):
 
 
 def test_every_family_is_tried():
-    assert set(SIZES) == set(FAMILIES)
+    assert {*SIZES, *EMBEDDERS} == set(FAMILIES)
 
 
 def test_b_1_with_biases_is_the_standard_model(member):

@@ -25,6 +25,8 @@ def test_round_trip(member, fields, tmp_path):
         loaded, info = cls.from_pretrained(tmp_path, output_loading_info=True)
         assert type(loaded) is type(model) and same(loaded.state_dict(), model.state_dict())
         assert not info["missing_keys"] and not info["unexpected_keys"]
+    if member[0] in ("clip", "siglip"):
+        return  # there the model without a head is another one, with a text tower
     base, info = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert type(base).__name__.startswith("Bcos") and type(base).__name__.endswith("Model")
     ours = model.base_model.state_dict()

@@ -108,11 +108,11 @@ def test_values_that_cannot_be_are_said_once(kind, x, warns, monkeypatch):
 def test_other_sizes(image_family):
     model = bcosify(tiny(image_family))
     x = torch.randn(1, 3, 24, 32, dtype=torch.float64)
-    more = {"interpolate_pos_encoding": True} if image_family in ("vit", "deit") else {}
+    more = {"interpolate_pos_encoding": True} if image_family in ("vit", "deit", "clip", "siglip") else {}
     explanation = model.explain(x, **more)
     assert explanation.contributions.shape == (1, 1, 24, 32) and explanation.relative_residual.max() < 1e-10
     if more:
-        with pytest.raises(ValueError, match="size"):
+        with pytest.raises((ValueError, RuntimeError), match="size"):  # SigLIP's own code leaves it to torch
             model.explain(x)
 
 
@@ -211,7 +211,7 @@ def test_positions_are_the_published_ones():
 
 
 def test_from_scratch_models_start_finite_and_learn(image_family):
-    model = bcosify(tiny(image_family)).__class__(bcosify(tiny(image_family), input_encoding="add_inverse", weight_norm="unit").config)
+    model = bcosify(tiny(image_family)).__class__(bcosify(tiny(image_family), input_encoding="add_inverse", weight_norm="unit").config).float()
     x, labels = batch_of(image_family)["pixel_values"].float().sigmoid(), torch.tensor([0, 1, 2])
     optimizer, losses = torch.optim.Adam(model.parameters(), 3e-3), []
     for _ in range(12):

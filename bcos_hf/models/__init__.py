@@ -11,6 +11,10 @@ from transformers import AutoConfig, PreTrainedModel
 
 from . import (
     modeling_bcos_bert,
+    modeling_bcos_clip,
+    modeling_bcos_clip_resnet,
+    modeling_bcos_clip_resnet_vision,
+    modeling_bcos_clip_vision,
     modeling_bcos_convnext,
     modeling_bcos_deit,
     modeling_bcos_densenet,
@@ -18,8 +22,12 @@ from . import (
     modeling_bcos_distilbert,
     modeling_bcos_resnet,
     modeling_bcos_roberta,
+    modeling_bcos_siglip,
+    modeling_bcos_siglip_vision,
     modeling_bcos_simple_vit,
     modeling_bcos_vit,
+    modeling_clip_resnet,
+    modeling_clip_resnet_vision,
     modeling_densenet,
     modeling_simple_vit,
 )
@@ -32,6 +40,10 @@ __all__ = ["BcosImageExplanationPipeline", "FAMILIES", "STANDARD", "bcosify", "s
 # model_type of the standard model -> the modeling module of its B-cos family
 FAMILIES = {
     "bert": modeling_bcos_bert,
+    "clip": modeling_bcos_clip,
+    "clip_resnet": modeling_bcos_clip_resnet,
+    "clip_resnet_vision_model": modeling_bcos_clip_resnet_vision,
+    "clip_vision_model": modeling_bcos_clip_vision,
     "convnext": modeling_bcos_convnext,
     "deit": modeling_bcos_deit,
     "densenet": modeling_bcos_densenet,
@@ -39,11 +51,13 @@ FAMILIES = {
     "distilbert": modeling_bcos_distilbert,
     "resnet": modeling_bcos_resnet,
     "roberta": modeling_bcos_roberta,
+    "siglip": modeling_bcos_siglip,
+    "siglip_vision_model": modeling_bcos_siglip_vision,
     "simple_vit": modeling_bcos_simple_vit,
     "vit": modeling_bcos_vit,
 }
 # standard models that transformers lacks
-STANDARD = (modeling_densenet, modeling_simple_vit)
+STANDARD = (modeling_clip_resnet, modeling_clip_resnet_vision, modeling_densenet, modeling_simple_vit)
 
 for _module in (*FAMILIES.values(), *STANDARD):
     for _auto, _cls in classes_of(_module).items():
@@ -107,4 +121,9 @@ def _standard_class(name: str) -> type:
 
 def supported() -> list[str]:
     """Names of the transformers classes that `bcosify` takes."""
-    return sorted(cls.__name__.removeprefix("Bcos") for module in FAMILIES.values() for cls in classes_of(module).values())
+    return sorted({name.removeprefix("Bcos") for module in FAMILIES.values() for name, cls in vars(module).items() if _is_twin(cls, module)})
+
+
+def _is_twin(cls, module) -> bool:
+    """Whether it is a model class of the module's own."""
+    return isinstance(cls, type) and issubclass(cls, PreTrainedModel) and cls.__module__ == module.__name__

@@ -26,6 +26,7 @@ from .bcos_norms import BcosGroupNorm, BcosLayerNorm, BcosRMSNorm
 # names of projections, over all families; everything else that is linear becomes a B-cos layer
 QUERY_KEY = dict.fromkeys(("query", "key", "q_lin", "k_lin", "q_proj", "k_proj"), QueryKey) | {"to_qkv": QueryKeyValue}
 LINEAR = dict.fromkeys(("value", "v_lin", "v_proj"), "attention is linear in the values")
+LINEAR |= dict.fromkeys(("visual_projection", "text_projection"), "the projection of an embedding stays linear, as in CLIP's attention pool")
 LINEAR |= dict.fromkeys(("decoder", "vocab_projector"), "the language model head stays a plain linear layer, tied to the embeddings")
 
 BCOS = {nn.Linear: BcosLinear, nn.Conv2d: BcosConv2d, Conv1D: BcosConv1D}
@@ -77,14 +78,20 @@ class Roles:
     Attributes:
         logits: make the class logits. head_activations: what `config.head_activation` is about.
         stems: names of the first layer, which reads the encoded picture; the first of them that a model has.
+        parts: names of the submodules that are converted; () converts all.
         layer: a pattern whose first group is the number of the hidden layer that a name lies in, counted from `first_layer`.
     """
 
     logits: Sequence[str] = ()
     head_activations: Iterable[str] = ()
     stems: Iterable[str] = ()
+    parts: Iterable[str] = ()
     layer: str = r"\.(\d+)\."
     first_layer: int = 0
+
+    def converts(self, name: str) -> bool:
+        """Whether the module of that name lies in one of `parts`."""
+        return not self.parts or any(name == part or name.startswith(f"{part}.") for part in self.parts)
 
 
 def convert_(model: nn.Module, config, roles: Roles) -> ConversionReport:
@@ -100,6 +107,8 @@ def convert_(model: nn.Module, config, roles: Roles) -> ConversionReport:
     report, modules = ConversionReport(), dict(model.named_modules())
     stem = next((name for name in roles.stems if name in modules), None)
     for name, module in modules.items():
+        if not roles.converts(name):
+            continue
         before, note = type(module).__name__, ""
         if type(module) in BCOS:
             note = _convert_linear_(name, module, config, roles, name == stem)
@@ -110,8 +119,9 @@ def convert_(model: nn.Module, config, roles: Roles) -> ConversionReport:
                 report.kept.append((name, before, _reason_to_keep(name, module)))
         if note:
             report.converted.append((name, before, type(module).__name__, note))
-        if not config.use_bias and isinstance(getattr(module, "bias", None), nn.Parameter):
-            module.bias = None
+        for bias in ("bias", "in_proj_bias"):
+            if not config.use_bias and isinstance(getattr(module, bias, None), nn.Parameter):
+                setattr(module, bias, None)
     return report
 
 

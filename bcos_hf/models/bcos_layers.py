@@ -77,9 +77,8 @@ class Bcos(Dynamic):
         norm = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=wide_dtype(weight))
         return norm.view(-1, *[1] * (-1 - self._channel_dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        is_linear = isinstance(self.b, float) and self.b == 1
-        norm = None if is_linear else self._input_norm(x.detach() if self.explaining else x)  # first: x is still in the cache, and lin will be
+    def response(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """w . x of each unit, and |w| where it is still to be divided by."""
         lin, row_norm = self._linear(x), self._row_norm()
         if self.bias is not None:
             bias = self.bias.view(-1, *[1] * (-1 - self._channel_dim))
@@ -87,8 +86,18 @@ class Bcos(Dynamic):
         if self.max_out > 1:
             lin = lin if row_norm is None else (lin / row_norm).to(lin.dtype)
             lin, row_norm = lin.unflatten(self._channel_dim, (-1, self.max_out)).amax(self._channel_dim), None
-        if is_linear:
-            return lin if row_norm is None else (lin / row_norm).to(lin.dtype)
+        return lin, row_norm
+
+    def linear(self, x: Tensor) -> Tensor:
+        """What the layer computes with B = 1."""
+        lin, row_norm = self.response(x)
+        return lin if row_norm is None else (lin / row_norm).to(lin.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.b, float) and self.b == 1:
+            return self.linear(x)
+        norm = self._input_norm(x.detach() if self.explaining else x)  # first: x is still in the cache, and lin will be
+        lin, row_norm = self.response(x)
         if not self.explaining:
             return bcos_scaling(lin, norm, row_norm, self.b)
         with torch.no_grad():

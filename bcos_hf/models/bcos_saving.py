@@ -31,7 +31,8 @@ AUTO_CLASSES = {
 def classes_of(module) -> dict[str, type]:
     """Auto class name -> B-cos model class, of a family's modeling module."""
     models = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__ and hasattr(cls, "config_class")]
-    return {auto: cls for cls in models for end, auto in AUTO_CLASSES.items() if cls.__name__.endswith(end)}
+    named = {auto: cls for cls in models for end, auto in AUTO_CLASSES.items() if cls.__name__.endswith(end)}
+    return named | {"AutoModelForZeroShotImageClassification": cls for cls in named.values() if getattr(cls, "zero_shot", False)}
 
 
 def auto_map_of(model_class: type) -> dict[str, str]:

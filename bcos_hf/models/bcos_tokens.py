@@ -26,3 +26,16 @@ class ConstantTokens(Dynamic):
         else:
             positions = self.interpolate_pos_encoding(y, height, width)
         return positions + torch.nn.functional.pad(special, (0, 0, 0, y.shape[1] - special.shape[1]))
+
+
+class ConstantEmbeddings(Dynamic):
+    """Mixed in before the embeddings of CLIP's and SigLIP's image towers, which name things otherwise; shapes as in `ConstantTokens`."""
+
+    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+        y = super().forward(pixel_values, interpolate_pos_encoding)
+        return self.with_constant(y, self._constant(y, *pixel_values.shape[-2:], interpolate_pos_encoding) if self.explaining else None)
+
+    def _constant(self, y: Tensor, height: int, width: int, interpolate: bool) -> Tensor:
+        positions = self.interpolate_pos_encoding(y, height, width) if interpolate else self.position_embedding(self.position_ids)
+        special = getattr(self, "class_embedding", None)
+        return positions if special is None else positions + torch.nn.functional.pad(special[None, None], (0, 0, 0, y.shape[1] - 1))

@@ -134,3 +134,25 @@ class BcosConvConfigMixin(BcosVisionConfigMixin):
     """As `BcosVisionConfigMixin`, for networks that end in global average pooling: each position is classified, then the mean is taken."""
 
     head_before_pooling: bool = True
+
+
+@dataclass(repr=False, kw_only=True)
+class BcosImageTextConfigMixin(BcosVisionConfigMixin):
+    """As `BcosVisionConfigMixin`, for an image and a text tower; the fields speak of the image tower.
+
+    Attributes:
+        convert_text: the text tower becomes a B-cos network too.
+    """
+
+    convert_text: bool = False
+
+    @property
+    def num_channels(self) -> int:
+        """Of the pictures."""
+        return self.vision_config.num_channels
+
+    @property
+    def hidden_layer_count(self) -> int:
+        """As `BcosConfigMixin.hidden_layer_count`, of the image tower."""
+        vision = self.vision_config
+        return len(vision.depths) if hasattr(vision, "depths") else vision.num_hidden_layers

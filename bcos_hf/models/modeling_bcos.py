@@ -59,10 +59,14 @@ class BcosModelMixin:
             if type(module) in self.twins:
                 module.__class__ = self.twins[type(module)]
                 getattr(module, "complete", lambda: None)()
-        self.conversion_report = convert_(self, config, self.roles)
+        self.conversion_report = convert_(self, config, self._roles)
         if not config.use_bias and self._tied_weights_keys:
             self._tied_weights_keys = {key: value for key, value in self._tied_weights_keys.items() if not key.endswith("bias")}
         self.post_init()
+
+    @property
+    def _roles(self) -> Roles:
+        return self.roles
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, Bcos) and isinstance(module.b, nn.Parameter):

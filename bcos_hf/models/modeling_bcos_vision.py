@@ -51,12 +51,16 @@ class BcosVisionModelMixin(BcosModelMixin):
         encoding.check(pixel_values)
         probe = torch.zeros(len(pixel_values), device=self.device, dtype=self.dtype, requires_grad=True)
         with self._explaining(probe), leaf_at(encoding) as leaf:
-            logits = getattr(self(pixel_values=pixel_values, **inputs), "logits", None)
-            if logits is None:
-                raise TypeError(f"explain: expected a model with a head, that gives logits; {type(self).__name__} has none.")
+            logits = self._logits_to_explain(pixel_values, **inputs)
             made = explained(logits, leaf[0], probe, targets, contrast, channel_dim=1, chunk=chunk)
         weights = made.weights if return_weights else None
         return replace(made, weights=weights, labels=self._labels(logits.shape[1]), pixel_values=pixel_values)
+
+    def _logits_to_explain(self, pixel_values: Tensor, **inputs) -> Tensor:
+        logits = getattr(self(pixel_values=pixel_values, **inputs), "logits", None)
+        if logits is None:
+            raise TypeError(f"explain: expected a model with a head, that gives logits; {type(self).__name__} has none.")
+        return logits
 
     def _input_encoding(self) -> InputEncoding:
         return next(module for module in self.modules() if isinstance(module, InputEncoding))
