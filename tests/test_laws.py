@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import POSITION, SIZES, TEXT, batch_of, explained_input, same, tiny
+from conftest import EMBEDDERS, POSITION, SIZES, TEXT, batch_of, explained_input, same, tiny
 
 from bcos_hf import bcosify
 from bcos_hf.models import FAMILIES

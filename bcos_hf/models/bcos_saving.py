@@ -32,7 +32,8 @@ def classes_of(module) -> dict[str, type]:
     """Auto class name -> B-cos model class, of a family's modeling module."""
     models = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__ and hasattr(cls, "config_class")]
     named = {auto: cls for cls in models for end, auto in AUTO_CLASSES.items() if cls.__name__.endswith(end)}
-    return named | {"AutoModelForZeroShotImageClassification": cls for cls in named.values() if getattr(cls, "zero_shot", False)}
+    zero_shot = next((cls for cls in named.values() if getattr(cls, "zero_shot", False)), None)
+    return named if zero_shot is None else {**named, "AutoModelForZeroShotImageClassification": zero_shot}
 
 
 def auto_map_of(model_class: type) -> dict[str, str]:

@@ -119,8 +119,8 @@ class BcosImageTextMixin(BcosImageEmbeddingMixin):
             return self.get_text_features(input_ids=input_ids.to(self.device), attention_mask=mask).pooler_output
 
     def explain_text(
-        self, input_ids: Tensor, image_embeds: Tensor, attention_mask: Tensor | None = None, targets=None, contrast=None, chunk=None
-    ) -> Explanation:
+        self, input_ids: Tensor, image_embeds: Tensor, attention_mask: Tensor | None = None, targets=None, contrast=None, chunk: int | None = None
+    ) -> Explanation:  # fmt: skip
         """Explain the cosine of texts [N, L] with M pictures exactly, by the contributions of the tokens [N, K, L] (token and position embedding together).
 
         Args:

@@ -1,4 +1,4 @@
-"""The image tower of CLIP with a residual network (Radford et al., ICML 2021, arXiv 2103.00020, section 2.4), which transformers lacks; parameter names are OpenAI's.
+"""The image tower of CLIP with a residual network (Radford et al., ICML 2021, arXiv 2103.00020), which transformers lacks; parameter names are OpenAI's.
 
 A ResNet with three changes: a stem of three convolutions, average pooling before each convolution that would stride, and attention pooling in the place
 of average pooling. The published sizes are in `CLIP_RESNETS`.
