@@ -44,6 +44,9 @@ EMBEDDERS = {
     "clip": dict(vision_config=_CLIP_VIT, text_config=_CLIP_TEXT, projection_dim=20),
     "siglip": dict(vision_config=_CLIP_VIT, text_config=dict(_CLIP_TEXT, hidden_size=32, projection_size=32)),
     "clip_resnet": dict(vision_config=_CLIP_RESNET, text_config=_CLIP_TEXT),
+    "dual_encoder": dict(
+        vision_config=dict(IMAGE["resnet"], model_type="resnet"), text_config=dict(_BERT, model_type="bert", vocab_size=90), projection_dim=20
+    ),
     "clip_vision_model": _CLIP_VIT,
     "siglip_vision_model": _VIT | dict(intermediate_size=64),
     "clip_resnet_vision_model": _CLIP_RESNET,

@@ -5,14 +5,17 @@ import copy
 import pytest
 import torch
 import transformers
-from conftest import EMBEDDERS
+from conftest import EMBEDDERS, SIZES
 from torch.nn import functional as F
 
 from bcos_hf import bcosify
+from bcos_hf.models.modeling_bcos_dual_encoder import TOWERS, BcosDualEncoderConfig
 from bcos_hf.models.modeling_bcos_image_text import cosine_power_score, unit
+from bcos_hf.models.modeling_dual_encoder import DualEncoderModel
 
 
 WITH_TEXT = [family for family, sizes in EMBEDDERS.items() if "text_config" in sizes]
+CONVOLUTIONAL = [family for family in EMBEDDERS if "resnet" in family or family == "dual_encoder"]
 RESNETS = [family for family in EMBEDDERS if "resnet" in family]
 SAME = dict(b=1.0, use_bias=True)
 
@@ -42,7 +45,7 @@ def pictures(side=64):
 
 
 def pictures_for(family):
-    return pictures(64 if family in RESNETS else 16)
+    return pictures(64 if family in CONVOLUTIONAL else 16)
 
 
 def prompts(family):
@@ -68,13 +71,27 @@ def text_embeds(model, given):
     return given["text_embeds"] if "text_embeds" in given else model.get_text_features(given["input_ids"]).pooler_output
 
 
+def test_any_tower_of_pictures_goes_with_a_text_encoder():
+    for tower in TOWERS:
+        vision = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(tower, **SIZES[tower]))
+        text = transformers.AutoModel.from_config(transformers.AutoConfig.for_model("bert", **SIZES["bert"], vocab_size=90))
+        standard = DualEncoderModel.from_towers(vision, text, projection_dim=20).double()
+        torch.testing.assert_close(standard.text_model.embeddings.word_embeddings.weight.float(), text.embeddings.word_embeddings.weight)
+        x, ids = pictures(16), torch.randint(0, 90, (2, 5))
+        torch.testing.assert_close(bcosify(standard, **SAME, max_pool="keep")(ids, x).logits_per_image, standard(ids, x).logits_per_image)
+        assert bcosify(standard).explain(x, ids, torch.ones_like(ids)).relative_residual.max() < 1e-9
+    with pytest.raises(ValueError, match="expected an image tower of"):
+        BcosDualEncoderConfig(vision_config={"model_type": "swin"})
+
+
 @pytest.fixture(params=sorted(EMBEDDERS))
 def family(request):
     return request.param
 
 
 def same(family):
-    return SAME | ({"keep_positions": True} if family in RESNETS else {})
+    more = {"dual_encoder": {"max_pool": "keep", "head_activation": "keep"}}.get(family, {"keep_positions": True} if family in RESNETS else {})
+    return SAME | more
 
 
 def test_b_1_with_biases_and_positions_is_the_standard_model(family):
@@ -122,8 +139,8 @@ def test_explanation_mode_changes_no_value_and_float32_leaves_rounding_only(fami
 
 
 def test_larger_pictures(family):
-    model, x = bcosify(standard_of(family), **same(family)), pictures(128 if family in RESNETS else 32)
-    made = model.explain(x, **prompts(family), **({} if family in RESNETS else {"interpolate_pos_encoding": True}))
+    model, x = bcosify(standard_of(family), **same(family)), pictures(128 if family in CONVOLUTIONAL else 32)
+    made = model.explain(x, **prompts(family), **({} if family in CONVOLUTIONAL else {"interpolate_pos_encoding": True}))
     assert made.contributions.shape[2:] == x.shape[2:] and made.relative_residual.max() < 1e-9
 
 

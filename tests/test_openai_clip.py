@@ -18,7 +18,12 @@ def text_names(width, layers, vocabulary, context, projection) -> dict[str, tupl
     made = {"positional_embedding": (context, width), "text_projection": (width, projection), "logit_scale": (), "token_embedding.weight": (vocabulary, width)}
     made |= {"ln_final.weight": (width,), "ln_final.bias": (width,)}
     for i in range(layers):
-        block = {"attn.in_proj_weight": (3 * width, width), "attn.in_proj_bias": (3 * width,), "attn.out_proj.weight": (width, width), "attn.out_proj.bias": (width,)}
+        block = {
+            "attn.in_proj_weight": (3 * width, width),
+            "attn.in_proj_bias": (3 * width,),
+            "attn.out_proj.weight": (width, width),
+            "attn.out_proj.bias": (width,),
+        }
         block |= {f"ln_{j}.{key}": (width,) for j in (1, 2) for key in ("weight", "bias")}
         block |= {"mlp.c_fc.weight": (4 * width, width), "mlp.c_fc.bias": (4 * width,), "mlp.c_proj.weight": (width, 4 * width), "mlp.c_proj.bias": (width,)}
         made |= {f"transformer.resblocks.{i}.{name}": shape for name, shape in block.items()}

@@ -40,7 +40,9 @@ def from_openai_clip(source: str | os.PathLike | dict[str, Tensor]) -> CLIPResNe
     """
     given = {name: value for name, value in _state_of(source).items() if name not in NOT_WEIGHTS}
     if "visual.proj" in given or "visual.class_embedding" in given:
-        raise ValueError("from_openai_clip: expected a residual image tower, got a ViT; transformers has those: CLIPModel.from_pretrained('openai/clip-vit-...').")
+        raise ValueError(
+            "from_openai_clip: expected a residual image tower, got a ViT, which transformers has: CLIPModel.from_pretrained('openai/clip-vit-...')."
+        )
     config = _config_of(given)
     with torch.device("meta"):
         model = CLIPResNetModel(config)
@@ -66,8 +68,9 @@ def _state_of(source) -> dict[str, Tensor]:
 
 
 def _config_of(given: dict[str, Tensor]) -> CLIPResNetConfig:
-    needed = ("visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding", "visual.attnpool.c_proj.weight", "ln_final.weight", "token_embedding.weight")
-    absent = [name for name in (*needed, "positional_embedding") if name not in given]
+    tower = ("layer1.0.conv1.weight", "attnpool.positional_embedding", "attnpool.c_proj.weight")
+    needed = (*(f"visual.{name}" for name in tower), "ln_final.weight", "token_embedding.weight", "positional_embedding")
+    absent = [name for name in needed if name not in given]
     if absent:
         raise ValueError(f"from_openai_clip: expected the tensors of a CLIP ResNet; missing: {absent}; got {len(given)} tensors, such as {sorted(given)[:5]}.")
     width, stages = len(given[needed[0]]), {}

@@ -20,6 +20,7 @@ from . import (
     modeling_bcos_densenet,
     modeling_bcos_dinov2,
     modeling_bcos_distilbert,
+    modeling_bcos_dual_encoder,
     modeling_bcos_resnet,
     modeling_bcos_roberta,
     modeling_bcos_siglip,
@@ -29,6 +30,7 @@ from . import (
     modeling_clip_resnet,
     modeling_clip_resnet_vision,
     modeling_densenet,
+    modeling_dual_encoder,
     modeling_simple_vit,
 )
 from .bcos_pipelines import BcosImageExplanationPipeline
@@ -49,6 +51,7 @@ FAMILIES = {
     "densenet": modeling_bcos_densenet,
     "dinov2": modeling_bcos_dinov2,
     "distilbert": modeling_bcos_distilbert,
+    "dual_encoder": modeling_bcos_dual_encoder,
     "resnet": modeling_bcos_resnet,
     "roberta": modeling_bcos_roberta,
     "siglip": modeling_bcos_siglip,
@@ -57,7 +60,7 @@ FAMILIES = {
     "vit": modeling_bcos_vit,
 }
 # standard models that transformers lacks
-STANDARD = (modeling_clip_resnet, modeling_clip_resnet_vision, modeling_densenet, modeling_simple_vit)
+STANDARD = (modeling_clip_resnet, modeling_clip_resnet_vision, modeling_densenet, modeling_dual_encoder, modeling_simple_vit)
 
 for _module in (*FAMILIES.values(), *STANDARD):
     for _auto, _cls in classes_of(_module).items():
