@@ -96,7 +96,7 @@ def test_wrong_state_dicts_are_refused_by_name():
     state = openai_state()
     with pytest.raises(ValueError, match=r"missing: \['vision_model.layer2.1.conv2.weight'\]; unexpected: \['extra.weight'\]"):
         from_openai_clip({**{name: value for name, value in state.items() if name != "visual.layer2.1.conv2.weight"}, "extra.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match="missing: .*visual.layer1.0.conv1.weight"):
+    with pytest.raises(ValueError, match=r"missing: .*visual\.layer1\.0\.conv1\.weight"):
         from_openai_clip({"conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"visual_projection|c_proj.weight: got shape \[20, 3\], expected \[20, 256\]"):
         from_openai_clip({**state, "visual.attnpool.c_proj.weight": torch.zeros(20, 3)})

@@ -1,7 +1,7 @@
 """The recipe's augmentations: random resized crop, flip and RandAugment of a picture, mixup of a batch.
 
 Pillow does the work: its operations are those that RandAugment was defined with, act on 8-bit pictures, are antialiased, and cost a loading worker about a
-millisecond. Random numbers are Python's and torch's global ones, which loading workers seed and checkpoints keep.
+millisecond. Random numbers are Python's global ones, for mixup torch's, which loading workers seed and checkpoints keep.
 
 Sources: Szegedy et al., CVPR 2015 (arXiv 1409.4842) section 6 (crop); Cubuk et al., 2020 (arXiv 1909.13719) (RandAugment); Zhang et al., ICLR 2018
 (arXiv 1710.09412) (mixup).

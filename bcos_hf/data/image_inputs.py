@@ -1,6 +1,7 @@
 """Pictures of a data set as what a model takes, made when they are asked for: decoded, augmented where they train, and normalised by the model's processor."""
 
 import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -81,7 +82,7 @@ def output_size(processor: BaseImageProcessor) -> tuple[int, int]:
 
 @dataclass
 class ImageInputs:
-    """A row and its number -> what a model takes, {"pixel_values": [3, H, W], "labels": int}.
+    """A row and its number -> what a model takes, {"pixel_values": [3, H, W], "labels": int}; a picture without a label has 0.
 
     Attributes:
         split: its name, for messages. augmentation: takes the place of the processor's resizing and cropping.
@@ -94,6 +95,7 @@ class ImageInputs:
     augmentation: Callable[[Pillow.Image], Pillow.Image] | None = None
     broken: str = "raise"
     skipped: int = 0
+    without_caption: int = 0
 
     def __post_init__(self) -> None:
         if self.broken not in BROKEN:
@@ -111,11 +113,14 @@ class ImageInputs:
             picture = decode(content)
         except Exception as error:  # Pillow's decoders raise of all kinds
             return self._skip(f"{self.split}: picture {index}{' (' + value['path'] + ')' if value['path'] else ''} cannot be read: {error}", error)
+        if self.columns.caption is not None and not (row[self.columns.caption] or "").strip():
+            self.without_caption += 1
+            logger.warning(f"{self.split}: the caption of picture {index} is empty, as of {self.without_caption} so far in this process; the picture is used.")
         settings = {}
         if self.augmentation is not None:
             picture, settings = self.augmentation(picture), {"do_resize": False, "do_center_crop": False}
         pixels = self.processor(picture, return_tensors="pt", **settings)["pixel_values"][0]
-        return {"pixel_values": pixels, "labels": row[self.columns.label]}
+        return {"pixel_values": pixels, "labels": 0 if self.columns.label is None else row[self.columns.label]}
 
     def _skip(self, message: str, error: Exception) -> dict:
         if self.broken == "raise":
@@ -126,16 +131,28 @@ class ImageInputs:
 
 
 class Pictures(torch.utils.data.Dataset):
-    """Rows of a `datasets.Dataset` through `ImageInputs`, each when it is asked for."""
+    """Rows of a `datasets.Dataset` through `ImageInputs`, each when it is asked for.
 
-    def __init__(self, rows: Dataset, inputs: ImageInputs) -> None:
-        self.rows, self.inputs = rows, inputs
+    How a picture is augmented depends on seed, epoch and row alone, so that neither workers and processes nor an interruption change what is trained on.
+    """
+
+    def __init__(self, rows: Dataset, inputs: ImageInputs, seed: int = 0) -> None:
+        self.rows, self.inputs, self.seed, self.epoch = rows, inputs, seed, 0
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader."""
+        self.epoch = epoch
+
     def __getitem__(self, index: int) -> dict:
-        return self.inputs(self.rows[index], index)
+        before = random.getstate()
+        random.seed(f"{self.seed} {self.epoch} {index}")
+        try:
+            return self.inputs(self.rows[index], index)
+        finally:
+            random.setstate(before)
 
 
 def prepare_images(
@@ -157,9 +174,9 @@ def prepare_images(
         inputs = ImageInputs(split, columns, processor, augmentation if split == "train" else None, broken)
         rows = rows.cast_column(columns.image, Image(decode=False))
         if isinstance(rows, Dataset):
-            made[split] = Pictures(rows, inputs)
+            made[split] = Pictures(rows, inputs, seed)
             continue
         if split == "train":
             rows = rows.repeat(None).shuffle(seed=seed, buffer_size=shuffle_buffer, max_buffer_input_shards=min(10, rows.num_shards))
-        made[split] = rows.map(inputs, with_indices=True, remove_columns=[columns.image, columns.label])
+        made[split] = rows.map(inputs, with_indices=True, remove_columns=columns.names)
     return made

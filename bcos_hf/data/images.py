@@ -19,10 +19,16 @@ IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp",
 
 @dataclass(frozen=True)
 class ImageColumns:
-    """The names of the columns that hold the picture and the label."""
+    """The names of the columns that hold the picture and, where there are any, the label and the caption."""
 
     image: str
-    label: str
+    label: str | None
+    caption: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Those that there are."""
+        return [name for name in astuple(self) if name is not None]
 
 
 def _read(file: str | Path, streaming: bool) -> Dataset | IterableDataset:
@@ -38,20 +44,26 @@ def _read(file: str | Path, streaming: bool) -> Dataset | IterableDataset:
 def _load(name: str, config_name: str | None, revision: str | None, streaming: bool, seed: int):
     if name != EMBEDDED:
         return load_dataset(name, config_name, revision=revision, streaming=streaming)
+    return load_embedded(streaming, seed)
+
+
+def load_embedded(streaming: bool, seed: int) -> dict[str, Dataset | IterableDataset]:
+    """CIFAR-10 as train (45,000), validation (5,000) and test (10,000)."""
     from .cifar10 import cifar10  # here, as it is not often wanted
 
     found = cifar10(seed=seed, validation=5000)
     return {split: rows.to_iterable_dataset() for split, rows in found.items()} if streaming else found
 
 
-def _holds_pictures(feature) -> bool:
+def holds_pictures(feature) -> bool:
+    """Whether a column of this type can be one of pictures."""
     # Image, bytes, or what Image is in a parquet file of another writer
     return isinstance(feature, Image) or getattr(feature, "dtype", None) in ("binary", "large_binary") or (isinstance(feature, dict) and "bytes" in feature)
 
 
 def _columns(train: Dataset | IterableDataset, image: str | None, label: str | None) -> ImageColumns:
     features = train.features
-    pictures = [name for name, feature in features.items() if _holds_pictures(feature)]
+    pictures = [name for name, feature in features.items() if holds_pictures(feature)]
     others = [name for name in features if name not in pictures]
     if not pictures or not others:
         raise ValueError(f"train: expected a column of pictures and one of labels, found {dict(features)}.")
@@ -61,14 +73,14 @@ def _columns(train: Dataset | IterableDataset, image: str | None, label: str | N
 
 def _checked(split: str, rows: Dataset | IterableDataset, columns: ImageColumns) -> Dataset | IterableDataset:
     """`rows` with the two columns alone, the pictures typed as such."""
-    if missing := set(astuple(columns)) - set(rows.features):
+    if missing := set(columns.names) - set(rows.features):
         raise ValueError(f"{split}: expected the columns {sorted(missing)} as in train, found {list(rows.features)}.")
     if isinstance(rows, Dataset):
         if not len(rows):
             raise ValueError(f"{split}: expected at least one row, found none.")
         if empty := rows.data.column(columns.image).null_count:
             raise ValueError(f"{split}: expected a picture in every row, found {empty} of {len(rows)} rows without one in {columns.image!r}.")
-    rows = rows.select_columns(list(astuple(columns)))
+    rows = rows.select_columns(columns.names)
     return rows if isinstance(rows.features[columns.image], Image) else rows.cast_column(columns.image, Image())
 
 
@@ -88,7 +100,8 @@ def _checked_streams(dataset: dict[str, IterableDataset], label: str) -> dict[st
     return {**dataset, "test": dataset.get("test", dataset["validation"])}
 
 
-def _sample_stream(rows: IterableDataset, most: int | None, seed: int, buffer: int) -> IterableDataset:
+def sample_stream(rows: IterableDataset, most: int | None, seed: int, buffer: int) -> IterableDataset:
+    """The first `most` rows of a stream, shuffled; None: all of it as it is."""
     if most is not None and most < 1:
         raise ValueError(f"max_train_samples, max_eval_samples: expected at least 1, got {most}.")
     # one file at a time: reading several at once ends with a pause of seconds, each time that the rows have been read
@@ -137,6 +150,6 @@ def load_image_dataset(
     limits = {"train": max_train_samples, "validation": max_eval_samples, "test": max_eval_samples}
     if streaming:
         dataset = _checked_streams(dataset, columns.label)
-        return IterableDatasetDict({split: _sample_stream(dataset[split], limits[split], seed, shuffle_buffer) for split in SPLITS}), columns
+        return IterableDatasetDict({split: sample_stream(dataset[split], limits[split], seed, shuffle_buffer) for split in SPLITS}), columns
     dataset = with_all_splits(with_class_labels(DatasetDict(dataset), columns.label), validation_fraction, seed)
     return DatasetDict({split: sample(rows, limits[split], seed) for split, rows in dataset.items()}), columns

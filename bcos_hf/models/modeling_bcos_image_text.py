@@ -107,11 +107,11 @@ class BcosImageTextMixin(BcosImageEmbeddingMixin):
         return self.get_image_features(pixel_values=pixel_values, **inputs).pooler_output
 
     def forward(self, input_ids: Tensor | None = None, pixel_values: Tensor | None = None, **kwargs):
-        """As the standard model; of pictures alone, the output has their `image_embeds`, of length 1."""
+        """As the standard model; of pictures alone, the output has their `image_embeds`, not normalised, as CLIPVisionModelWithProjection gives them."""
         if input_ids is not None or pixel_values is None:
             return super().forward(input_ids=input_ids, pixel_values=pixel_values, **kwargs)
         kwargs = {name: value for name, value in kwargs.items() if name != "return_loss"}
-        return CLIPOutput(image_embeds=unit(self.image_embeds(pixel_values, **kwargs), constant=False))
+        return CLIPOutput(image_embeds=self.image_embeds(pixel_values, **kwargs))
 
     def explain(self, pixel_values: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, text_embeds: Tensor | None = None, **inputs):
         """As `BcosImageEmbeddingMixin.explain`; prompts are input_ids [P, L] with their attention_mask, or text_embeds [P, D]."""

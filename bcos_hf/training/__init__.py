@@ -1,9 +1,12 @@
 """Training: the loss, the trainer, its callbacks, and the recipes' steps for text and images."""
 
-from .arguments import DataArguments, ImageDataArguments, ImageModelArguments, ModelArguments, parse, yaml_settings
+from .arguments import CLIPArguments, DataArguments, ImageDataArguments, ImageModelArguments, ModelArguments, PictureArguments, parse, yaml_settings
 from .averaging import AveragingCallback
 from .callbacks import BiasDecayCallback, BScheduleCallback, ExplanationCallback
+from .clip import clip_trainer, load_teacher, save_text_side, student_of
 from .clipping import AdaptiveClippingCallback, adaptive_clip_grad_
+from .distillation import DistillationTrainer
+from .embedding_losses import EMBEDDING_LOSSES, siglip_loss
 from .image import image_inputs, image_trainer
 from .losses import bce_loss
 from .once import done_once
@@ -12,22 +15,31 @@ from .trainer import BcosTrainer, train_and_test
 
 
 __all__ = [
+    "EMBEDDING_LOSSES",
     "AdaptiveClippingCallback",
     "AveragingCallback",
     "BScheduleCallback",
     "BcosTrainer",
     "BiasDecayCallback",
+    "CLIPArguments",
     "DataArguments",
+    "DistillationTrainer",
     "ExplanationCallback",
     "ImageDataArguments",
     "ImageModelArguments",
     "ModelArguments",
+    "PictureArguments",
     "adaptive_clip_grad_",
     "bce_loss",
+    "clip_trainer",
     "done_once",
     "image_inputs",
     "image_trainer",
+    "load_teacher",
     "parse",
+    "save_text_side",
+    "siglip_loss",
+    "student_of",
     "text_trainer",
     "train_and_test",
     "yaml_settings",

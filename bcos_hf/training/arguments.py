@@ -95,6 +95,33 @@ class ImageDataArguments(SourceArguments):
     mixup: float = _field(0.0, "Mixup: alpha; 0: none.")
 
 
+@dataclass
+class CLIPArguments(BcosArguments):
+    """Whose image tower becomes B-cos, and by which loss."""
+
+    teacher: str = _field("openai/clip-vit-base-patch32", "Hub id or folder of a CLIP, SigLIP or dual encoder, or a file of OpenAI's CLIP ResNets.")
+    b: float = _field(2.0, "Exponent B.")
+    weight_norm: str | None = _field(None, "'none' (pretrained weights) or 'unit'.")
+    max_pool: str | None = _field(None, "'average' or 'keep'.")
+    schedule_fraction: float = _field(0.5, "Share of the steps over which a linear b_schedule, or bias_decay, gets to its end.")
+    bias_decay: bool = _field(False, "Shrink the biases, which use_bias keeps, to 0.")
+    adaptive_clipping: float = _field(0.0, "Adaptive gradient clipping: largest gradient per weight; 0: none. Set max_grad_norm to 0 beside.")
+    averaging_decay: float = _field(0.0, "Evaluate and save an exponential moving average of the weights; 0: none.")
+    loss: str = _field("siglip", "'siglip', 'cosine' or 'mse', between the embeddings of student and teacher.")
+    loss_scale: float = _field(10.0, "Scale of the cosines in the SigLIP loss.")
+    loss_bias: float = _field(-10.0, "Bias in the SigLIP loss.")
+    prompt_weight: float = _field(0.0, "Weight of the divergence of zero-shot distributions beside the loss; needs eval_dataset_name.")
+    templates: str = _field("one", "Prompts of the zero-shot evaluation: 'one', 'imagenet7' or 'cifar10' (OpenAI's published sets).")
+
+
+@dataclass
+class PictureArguments(ImageDataArguments):
+    """Which pictures teach (labels are not used), and which labelled ones evaluate."""
+
+    shards: str | None = _field(None, "WebDataset tar files, paths or patterns separated by blanks, in the place of dataset_name.")
+    eval_dataset_name: str | None = _field(None, "Labelled data set (Hub id, folder or 'cifar10') for zero-shot accuracy; left out: no evaluation.")
+
+
 def parse(argv: list[str], *dataclasses) -> tuple:
     """Instances of `dataclasses` from [config.yaml] [--name value ...]; the command line wins.
 

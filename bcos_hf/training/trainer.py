@@ -4,10 +4,19 @@ from pathlib import Path
 
 import numpy as np
 from torch.utils.data import IterableDataset
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from .losses import bce_loss
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells a data set its epoch: under several processes, the data loader tells the sampler alone."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        dataset = getattr(train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
 class BcosTrainer(Trainer):
@@ -24,6 +33,7 @@ class BcosTrainer(Trainer):
         self.off_labels, self.batch_augmentation = off_labels, batch_augmentation
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
+        self.add_callback(_EpochCallback())
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Mean binary cross entropy; `num_items_in_batch` is left to Trainer's own division."""
@@ -63,7 +73,7 @@ def accuracy(prediction) -> dict[str, float]:
 
 
 def train_and_test(trainer: BcosTrainer, data) -> dict[str, float]:
-    """Train (from the last checkpoint in output_dir, if there is one), save, and measure the test split. All processes call it."""
+    """Train (from the last checkpoint in output_dir, if there is one), save, and measure the test split, if there is one. All processes call it."""
     args = trainer.args
     if args.do_train:
         last = (
@@ -74,8 +84,10 @@ def train_and_test(trainer: BcosTrainer, data) -> dict[str, float]:
         trainer.train(resume_from_checkpoint=last)
         trainer.save_model()
         trainer.save_state()
-    metrics = trainer.evaluate(data["test"], metric_key_prefix="test")
-    trainer.save_metrics("test", metrics)
+    metrics = {}
+    if "test" in data:
+        metrics = trainer.evaluate(data["test"], metric_key_prefix="test")
+        trainer.save_metrics("test", metrics)
     # the wrapper of a distributed model must not outlive its process group: the last to go would wait for a thread of gloo that waits for Python
     trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()

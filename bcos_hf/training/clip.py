@@ -1,0 +1,99 @@
+"""B-cosify the image tower of a CLIP by distillation: the student learns the frozen teacher's embeddings from pictures alone, the text tower stays.
+
+Source: Arya et al., NeurIPS 2024 (arXiv 2411.00715): images alone, SigLIP loss with scale 10 and bias -10, learning rate 1e-4, cosine.
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
+
+from bcos_hf.checkpoints import from_openai_clip
+from bcos_hf.data.augmentation import Augmentation
+from bcos_hf.data.image_inputs import image_processor, output_size, prepare_images
+from bcos_hf.data.images import load_image_dataset
+from bcos_hf.data.pictures import load_pictures
+from bcos_hf.data.prompts import prompts_of
+from bcos_hf.metrics.zero_shot import class_embeddings
+from bcos_hf.models import bcosify
+
+from .arguments import CLIPArguments, PictureArguments
+from .distillation import DistillationTrainer
+from .image import callbacks
+from .trainer import accuracy
+
+
+FIELDS = ("b", "weight_norm", "use_bias", "max_pool")
+OPENAI_FILES = (".pt", ".pth")
+
+
+def load_teacher(name: str) -> PreTrainedModel:
+    """The pretrained model `name`: a Hub id, a folder, or a file of OpenAI's CLIP ResNets; float32, in evaluation mode."""
+    if name.endswith(OPENAI_FILES):
+        return from_openai_clip(name)
+    return AutoModel.from_pretrained(name, dtype=torch.float32).eval()
+
+
+def student_of(teacher: PreTrainedModel, args: CLIPArguments) -> PreTrainedModel:
+    """The B-cos twin, of which the image tower alone is trainable."""
+    fields = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
+    student = bcosify(teacher, **fields, learnable_b=args.b_schedule == "learnable")
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(not hasattr(student, "image_parts") or name.startswith(student.image_parts))
+    return student
+
+
+def _pictures(processor, d: PictureArguments, seed: int) -> dict:
+    """What train, validation and test give the model; the latter two only where labelled pictures are named. The third are the class names."""
+    augmentation = Augmentation(output_size(processor), d.smallest_crop, d.flip, d.rand_augment_operations, d.rand_augment_magnitude)
+    rows, columns = load_pictures(
+        d.dataset_name, d.shards, d.dataset_config_name, d.dataset_revision, "train", d.image_column, d.max_train_samples, seed, d.streaming, d.shuffle_buffer
+    )
+    inputs, names = prepare_images({"train": rows}, processor, columns, augmentation, d.broken_images, seed, d.shuffle_buffer), None
+    if d.eval_dataset_name is not None:
+        labelled, columns = load_image_dataset(d.eval_dataset_name, label_column=d.label_column, max_eval_samples=d.max_eval_samples, seed=seed)
+        names = labelled.pop("train").features[columns.label].names
+        inputs |= prepare_images(labelled, processor, columns, None, d.broken_images, seed)
+    return inputs, names
+
+
+def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, training_args: TrainingArguments):
+    """A trainer ready to train, and what train, validation and test give the model (the latter two if labelled pictures are named).
+
+    Raises:
+        ValueError: settings that cannot be right; and as `load_pictures`, `bcosify`.
+    """
+    if data_args.streaming and training_args.do_train and training_args.max_steps <= 0:
+        raise ValueError("streaming: expected max_steps > 0, as a stream has no known length; give rows of an epoch / rows of a step * epochs.")
+    set_seed(training_args.seed)
+    teacher = load_teacher(model_args.teacher)
+    student = student_of(teacher, model_args)
+    processor = image_processor(model_args.teacher, getattr(teacher.config, "vision_config", teacher.config), size=data_args.image_size)
+    inputs, names = _pictures(processor, data_args, training_args.data_seed or 0)
+    classes = None
+    if names is not None:
+        classes = class_embeddings(teacher, AutoTokenizer.from_pretrained(model_args.teacher), prompts_of(names, model_args.templates))
+    options = {"scale": model_args.loss_scale, "bias": model_args.loss_bias} if model_args.loss == "siglip" else {}
+    trainer = DistillationTrainer(
+        model=student,
+        args=training_args,
+        train_dataset=inputs["train"],
+        eval_dataset=inputs.get("validation"),
+        processing_class=processor,
+        compute_metrics=None if classes is None else accuracy,
+        callbacks=callbacks(model_args),
+        teacher=teacher,
+        loss=model_args.loss,
+        loss_options=options,
+        class_embeds=classes,
+        prompt_weight=model_args.prompt_weight,
+    )
+    return trainer, inputs
+
+
+def save_text_side(teacher: str, folder: str | Path) -> None:
+    """The teacher's tokenizer beside the student, so that the folder makes a zero-shot pipeline; a teacher without one has none to give."""
+    try:
+        AutoTokenizer.from_pretrained(teacher).save_pretrained(folder)
+    except (OSError, ValueError, KeyError):
+        return

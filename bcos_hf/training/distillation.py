@@ -1,0 +1,59 @@
+"""A trainer that makes a student's image embeddings those of a frozen teacher, from pictures alone. Where there are labels it measures zero-shot accuracy."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bcos_hf.data.image_inputs import LEFT_OUT
+from bcos_hf.metrics.zero_shot import embeddings_of
+
+from .embedding_losses import EMBEDDING_LOSSES, prompt_divergence
+from .trainer import BcosTrainer
+
+
+class DistillationTrainer(BcosTrainer):
+    """BcosTrainer with a loss between embeddings; the teacher's of all processes are the negatives.
+
+    Args:
+        teacher: a model with `get_image_features`, or an image tower; it is frozen and put into evaluation mode.
+        loss: a name in EMBEDDING_LOSSES. loss_options: scale and bias of "siglip".
+        class_embeds: [C, D] of length 1, the classes of labelled evaluation pictures; None: the loss is all that is measured.
+        prompt_weight: of `prompt_divergence` beside the loss.
+    """
+
+    def __init__(
+        self, *args, teacher: nn.Module, loss: str = "siglip", loss_options: dict | None = None, class_embeds: Tensor | None = None, prompt_weight: float = 0.0,
+        **kwargs,
+    ) -> None:  # fmt: skip
+        super().__init__(*args, **kwargs)
+        self.label_names = ["labels"]  # which Trainer looks for in the model's forward()
+        if loss not in EMBEDDING_LOSSES:
+            raise ValueError(f"loss: expected one of {sorted(EMBEDDING_LOSSES)}, got {loss!r}.")
+        if prompt_weight and class_embeds is None:
+            raise ValueError("prompt_weight: expected class names beside it, as it compares distributions over prompts.")
+        self.teacher = teacher.eval().requires_grad_(False).to(self.args.device)
+        self.embedding_loss, self.loss_options = EMBEDDING_LOSSES[loss], loss_options or {}
+        self.class_embeds, self.prompt_weight = class_embeds, prompt_weight
+
+    @torch.no_grad()
+    def teacher_embeds(self, pixel_values: Tensor) -> Tensor:
+        """Embeddings [N, D] of the teacher, not normalised."""
+        tower = getattr(self.teacher, "get_image_features", self.teacher)
+        return embeddings_of(tower(pixel_values=pixel_values)).clone()
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The loss between embeddings; outputs are cosines with the classes, where there are any."""
+        pixel_values, labels = inputs["pixel_values"], inputs.pop("labels")
+        student, teacher = embeddings_of(model(pixel_values=pixel_values)), self.teacher_embeds(pixel_values)
+        counted, own = labels != LEFT_OUT, torch.arange(len(labels), device=labels.device)
+        everyone, everyone_counted = teacher, counted
+        if model.training and self.accelerator.num_processes > 1:
+            everyone, everyone_counted = self.accelerator.gather((teacher, counted))
+            own = own + self.accelerator.process_index * len(labels)
+        loss = self.embedding_loss(student, everyone, own, everyone_counted, **self.loss_options)
+        if self.prompt_weight:
+            loss = loss + self.prompt_weight * prompt_divergence(student[counted], teacher[counted], self.class_embeds)
+        if not return_outputs:
+            return loss
+        classes = F.normalize(student, dim=-1) if self.class_embeds is None else F.normalize(student, dim=-1) @ self.class_embeds.to(student).T
+        return loss, {"logits": classes}

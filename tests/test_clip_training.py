@@ -1,0 +1,170 @@
+"""B-cosifying a CLIP by distillation: the losses, the recipe with one and two processes, resumption, and shards with broken pictures."""
+
+import io
+import json
+import tarfile
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+import yaml
+from conftest import EMBEDDERS, run_python
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import TrainerCallback, TrainingArguments
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from bcos_hf.data.pictures import load_pictures
+from bcos_hf.training import EMBEDDING_LOSSES, CLIPArguments, PictureArguments, clip_trainer, parse, siglip_loss, train_and_test
+from bcos_hf.training.embedding_losses import prompt_divergence
+
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "bcosify_clip.py"
+
+
+def test_siglip_loss_is_algorithm_1_written_slowly():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(3, 5).double(), torch.randn(7, 5).double()
+    own, counted = torch.tensor([2, 3, 4]), torch.tensor([1, 1, 1, 0, 1, 1, 0]).bool()
+    total, pictures = 0.0, 0
+    for i in (0, 2):  # the second student's picture is not counted
+        pictures += 1
+        for j in range(7):
+            cosine = (student[i] @ teacher[j] / student[i].norm() / teacher[j].norm()).item()
+            sign = 1 if j == own[i] else -1
+            total += counted[j].item() * np.log1p(np.exp(-sign * (10 * cosine - 10)))
+    torch.testing.assert_close(siglip_loss(student, teacher, own, counted).double(), torch.tensor(total / pictures).double(), rtol=1e-5, atol=0)
+
+
+def test_all_losses_are_least_for_the_teacher_itself():
+    torch.manual_seed(0)
+    teacher, other, classes = torch.randn(4, 6), torch.randn(4, 6), torch.nn.functional.normalize(torch.randn(3, 6), dim=-1)
+    for loss in EMBEDDING_LOSSES.values():
+        assert loss(teacher, teacher) < loss(other, teacher)
+        broken = torch.tensor([True, True, False, True])
+        changed = teacher.clone()
+        changed[2] = 100
+        torch.testing.assert_close(loss(changed, teacher, None, broken), loss(teacher, teacher, None, broken))
+    assert prompt_divergence(teacher, teacher, classes).abs() < 1e-6 < prompt_divergence(other, teacher, classes)
+
+
+def picture(seed: int, kind: str = "png") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small teacher, 32 pictures and a configuration."""
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(transformers.AutoConfig.for_model("clip", **deepcopy(EMBEDDERS["clip"]))).save_pretrained(folder / "teacher")
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder / "teacher")
+    (folder / "pictures").mkdir()
+    for i in range(32):
+        (folder / "pictures" / f"{i:03}.png").write_bytes(picture(i))
+    settings = dict(
+        teacher=str(folder / "teacher"), dataset_name=str(folder / "pictures"), smallest_crop=1.0, flip=0.0, do_train=True, max_steps=6, logging_steps=1,
+        per_device_train_batch_size=8, learning_rate=1e-3, lr_scheduler_type="constant", save_strategy="no", eval_strategy="no", use_cpu=True, report_to="none",
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+    (folder / "clip.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def arguments(folder, *given):
+    return parse([str(folder / "clip.yaml"), *map(str, given)], CLIPArguments, PictureArguments, TrainingArguments)
+
+
+def history(output) -> list[float]:
+    return [entry["loss"] for entry in json.loads((output / "trainer_state.json").read_text())["log_history"] if "loss" in entry]
+
+
+def test_two_processes_go_the_way_of_one_with_twice_the_batch(folder):
+    varied = ["--flip", "0.5", "--smallest_crop", "0.5"]
+    launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    one = [*launch, "--num_processes", "1", RECIPE, "clip.yaml", *varied, "--output_dir", "one"]
+    two = [*launch, "--multi_gpu", "--num_processes", "2", RECIPE, "clip.yaml", *varied, "--output_dir", "two", "--per_device_train_batch_size", "4"]
+    assert "saved to one" in run_python(folder, *one).stdout and "saved to two" in run_python(folder, *two).stdout
+    assert len(history(folder / "one")) == 6
+    np.testing.assert_allclose(history(folder / "two"), history(folder / "one"), rtol=0, atol=1e-4)
+    ours, theirs = (load_file(folder / name / "model.safetensors") for name in ("one", "two"))
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-4
+
+
+class Killed(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+def test_killed_in_an_epoch_and_resumed_it_ends_with_the_same_weights(folder):
+    given = ["--save_strategy", "steps", "--save_steps", "3", "--flip", "0.5", "--smallest_crop", "0.5"]
+    whole = arguments(folder, *given, "--output_dir", folder / "whole")
+    train_and_test(*clip_trainer(*whole))
+    broken = arguments(folder, *given, "--output_dir", folder / "broken")
+    trainer, inputs = clip_trainer(*broken)
+    trainer.add_callback(Killed())
+    with pytest.raises(KeyboardInterrupt):
+        train_and_test(trainer, inputs)
+    trainer, inputs = clip_trainer(*broken)
+    train_and_test(trainer, inputs)
+    assert trainer.state.global_step == 6
+    ours, theirs = (load_file(folder / name / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_only_the_image_tower_learns_and_the_student_comes_nearer(folder):
+    trainer, inputs = clip_trainer(*arguments(folder, "--output_dir", folder / "near", "--max_steps", "12", "--loss", "cosine"))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    train_and_test(trainer, inputs)
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith(("vision_model", "visual_projection")) for name in changed)
+    losses = history(folder / "near")
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert type(transformers.AutoModel.from_pretrained(folder / "near")).__name__ == "BcosCLIPModel"
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_shard_with_broken_members_goes_through_with_three_counted_warnings(folder, streaming, caplog, monkeypatch):
+    monkeypatch.setattr(transformers.utils.logging.get_logger("bcos_hf"), "propagate", True)
+    members = [("000.jpg", picture(0, "jpeg")[:300]), ("000.txt", b"half a picture"), ("001.jpg", b"no picture"), ("001.txt", b"a text")]
+    members += [
+        ("002.png", picture(2)),
+        ("002.txt", b" "),
+        *((f"{i:03}.{kind}", content) for i in range(3, 11) for kind, content in [("png", picture(i)), ("txt", b"x")]),
+    ]
+    with tarfile.open(folder / "shard-0.tar", "w") as file:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    shards = ["--shards", folder / "shard-*.tar", "--broken_images", "skip", "--max_steps", "2", "--streaming", str(streaming).lower()]
+    settings = yaml.safe_load((folder / "clip.yaml").read_text())
+    settings.pop("dataset_name")
+    (folder / "shards").mkdir(exist_ok=True)
+    (folder / "shards" / "clip.yaml").write_text(yaml.safe_dump(settings))
+    trainer, _ = clip_trainer(*arguments(folder / "shards", *shards, "--output_dir", folder / f"shards-{streaming}"))
+    rows, columns = load_pictures(shards=str(folder / "shard-*.tar"), streaming=streaming)
+    assert columns.names == ["image", "caption"]
+    trainer.train()
+    told = [record.message for record in caplog.records if "so far in this process" in record.message]
+    assert {"left out, as 1", "left out, as 2", "as of 1"} <= {
+        part for text in told for part in ("left out, as 1", "left out, as 2", "as of 1") if part in text
+    }
+    assert np.isfinite([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]).all()
+
+
+def test_wrong_settings_say_so(folder):
+    for given, message in (
+        (["--loss", "l1"], "loss: expected one of"),
+        (["--shards", "x.tar"], "one of them"),
+        (["--prompt_weight", "1"], "expected class names"),
+        (["--streaming", "true", "--max_steps", "-1"], "max_steps > 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            clip_trainer(*arguments(folder, "--output_dir", folder / "wrong", *given))
