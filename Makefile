@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo demo-vision test quality bench install
+.PHONY: demo demo-vision demo-clip test quality bench install
 
 install: $(VENV)/.installed
 
@@ -18,6 +18,9 @@ demo: install
 
 demo-vision: install
 	$(RUN) recipes/demo_vision.py
+
+demo-clip: install
+	$(RUN) recipes/demo_clip.py
 
 test: install
 	$(RUN) -m pytest

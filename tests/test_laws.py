@@ -160,6 +160,7 @@ def test_per_layer_b_reaches_its_layers(family):
 
 
 def test_training_works_compiled_checkpointed_and_under_autocast(family, batch):
+    torch._dynamo.reset()  # all families in one process are more than a cache of code takes
     model = bcosify(tiny(family)).float().train()
     batch = {name: value.float() if value.is_floating_point() else value for name, value in batch.items()}
     for module in model.modules():

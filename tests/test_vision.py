@@ -17,6 +17,7 @@ from bcos_hf.models.modeling_simple_vit import SimpleViTConfig, sincos_positions
 
 
 CONVOLUTIONAL = ("resnet", "densenet", "convnext")
+_SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=4)
 VARIANTS = [
     ("resnet", dict(layer_type="basic", hidden_sizes=[8, 16])),
     ("resnet", dict(downsample_in_first_stage=True)),
@@ -30,6 +31,8 @@ VARIANTS = [
     ("dinov2", dict(use_swiglu_ffn=False, drop_path_rate=0.1)),
     ("simple_vit", dict(stem_channels=[4, 8, 8], patch_size=1, head_dim=4)),
     ("simple_vit", dict(num_channels=1)),
+    ("clip", dict(vision_config=dict(_SMALL, patch_size=8, hidden_act="gelu"))),
+    ("siglip", dict(vision_config=dict(_SMALL, num_channels=1))),
 ]
 
 
@@ -40,12 +43,13 @@ def pictures(config, size=16):
 @pytest.mark.parametrize("family, fields", VARIANTS, ids=lambda value: str(value))
 def test_laws_hold_for_every_variant(family, fields):
     standard = tiny(family, **fields)
-    x = pictures(standard.config)
+    vision = getattr(standard.config, "vision_config", standard.config)
+    x = pictures(vision)
     twin = bcosify(standard, **same(family))
     torch.testing.assert_close(twin(x).logits, standard(x).logits, rtol=0, atol=1e-12)
     explanation = bcosify(standard, use_bias=True).explain(x, targets=[[0, 2]] * 2)
     assert explanation.relative_residual.max() < 1e-10
-    assert explanation.contributions.shape == (2, 2, 16, 16) and explanation.weights.shape == (2, 2, 2 * standard.config.num_channels, 16, 16)
+    assert explanation.contributions.shape == (2, 2, 16, 16) and explanation.weights.shape == (2, 2, 2 * vision.num_channels, 16, 16)
 
 
 @pytest.mark.parametrize("family", ["resnet", "densenet"])

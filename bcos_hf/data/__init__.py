@@ -7,12 +7,15 @@ from .image_inputs import image_processor, prepare_images
 from .images import ImageColumns, load_image_dataset
 from .keras_resnet import resnet50_folder
 from .onnx_vit import vit_s_folder
+from .pictures import load_pictures
+from .prompts import TEMPLATES, prompts_of
 from .text import TextColumns, load_text_dataset, tokenize
 from .vader import lexicon, movie_reviews, normalized, parse_lexicon, parse_ratings, split_rated
 
 
 __all__ = [
     "ASSETS",
+    "TEMPLATES",
     "Asset",
     "Augmentation",
     "ImageColumns",
@@ -24,6 +27,7 @@ __all__ = [
     "image_processor",
     "lexicon",
     "load_image_dataset",
+    "load_pictures",
     "load_text_dataset",
     "minilm_folder",
     "mixup",
@@ -32,6 +36,7 @@ __all__ = [
     "parse_lexicon",
     "parse_ratings",
     "prepare_images",
+    "prompts_of",
     "resnet50_folder",
     "split_rated",
     "tokenize",

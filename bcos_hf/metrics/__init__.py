@@ -9,19 +9,24 @@ from .grids import compose_grids, published_grids, sample_grids, strided_contrib
 from .perturbation import FRACTIONS, area_under_curve, faithfulness, perturbation_drops, rationale
 from .pixel_perturbation import curve_area, deletion_curve, insertion_curve
 from .random_scores import random_scores
+from .zero_shot import ZeroShotClassifier, class_embeddings, image_embeddings, linear_probe_accuracy, zero_shot_accuracy
 
 
 __all__ = [
     "FRACTIONS",
+    "ZeroShotClassifier",
     "area_under_curve",
     "bootstrap_interval",
+    "class_embeddings",
     "compose_grids",
     "curve_area",
     "deletion_curve",
     "energy_pointing_shares",
     "faithfulness",
     "grid_pointing_shares",
+    "image_embeddings",
     "insertion_curve",
+    "linear_probe_accuracy",
     "perturbation_drops",
     "play_grid_pointing_game",
     "predicted_logits",
@@ -31,4 +36,5 @@ __all__ = [
     "relative_residual",
     "sample_grids",
     "strided_contributions",
+    "zero_shot_accuracy",
 ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+from transformers.modeling_outputs import ImageClassifierOutput
 
 
 @torch.no_grad()
@@ -71,3 +72,29 @@ def linear_probe_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tens
     optimizer.step(loss)
     with torch.no_grad():
         return (layer((test_x - mean) / deviation).argmax(1) == test_y).float().mean().item()
+
+
+class ZeroShotClassifier(nn.Module):
+    """A model of pictures and texts as an image classifier, for measures that want one: logits [N, C] are scale times the cosines with C classes.
+
+    `explain` is the model's, for classes in the place of prompts; a model that is no B-cos model has none.
+    """
+
+    def __init__(self, model: nn.Module, class_embeds: Tensor, scale: float = 1.0) -> None:
+        super().__init__()
+        self.model, self.scale = model.eval(), scale
+        self.register_buffer("class_embeds", class_embeds.to(model.device))
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        return self.model.device
+
+    def forward(self, pixel_values: Tensor, **kwargs) -> ImageClassifierOutput:
+        """Logits of pictures [N, C, H, W]."""
+        embeds = self.model.get_image_features(pixel_values=pixel_values, **kwargs).pooler_output
+        return ImageClassifierOutput(logits=self.scale * F.normalize(embeds, dim=-1) @ self.class_embeds.to(embeds.dtype).T)
+
+    def explain(self, pixel_values: Tensor, targets=None, **options):
+        """An Explanation of the cosines; arguments as the model's `explain`."""
+        return self.model.explain(pixel_values, text_embeds=self.class_embeds, targets=targets, **options)

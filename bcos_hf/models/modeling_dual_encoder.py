@@ -70,19 +70,26 @@ class DualEncoderModel(PreTrainedModel):
             tower.load_state_dict({name: value for name, value in source.state_dict().items() if name in wanted})
         return made.to(vision_model.device).eval()
 
+    def pooled_image(self, hidden: Tensor) -> Tensor:
+        """What is projected, [N, D], of the image tower's last_hidden_state."""
+        return hidden.mean((2, 3)) if hidden.dim() == 4 else hidden[:, 0]
+
+    def pooled_text(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What is projected, [N, D], of the text tower's last_hidden_state [N, L, D]."""
+        if self.config.text_pooling == "first":
+            return hidden[:, 0]
+        mask = hidden.new_ones(hidden.shape[:2]) if attention_mask is None else attention_mask.to(hidden.dtype)
+        return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
     def get_image_features(self, pixel_values: Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """Image embeddings [N, D], not normalised, as `pooler_output`."""
         hidden = self.vision_model(pixel_values=pixel_values, **kwargs).last_hidden_state
-        pooled = hidden.mean((2, 3)) if hidden.dim() == 4 else hidden[:, 0]
-        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=self.visual_projection(pooled))
+        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=self.visual_projection(self.pooled_image(hidden)))
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> BaseModelOutputWithPooling:
         """Text embeddings [N, D], not normalised, as `pooler_output`."""
         hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        mask = mask[..., None].to(hidden.dtype)
-        pooled = (hidden * mask).sum(1) / mask.sum(1) if self.config.text_pooling == "mean" else hidden[:, 0]
-        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=self.text_projection(pooled))
+        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=self.text_projection(self.pooled_text(hidden, attention_mask)))
 
     def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None, interpolate_pos_encoding: bool | None = None, **kwargs):
         """Similarities of N pictures and M texts: logits_per_image [N, M], both embeddings, normalised."""

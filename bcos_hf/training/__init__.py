@@ -10,6 +10,7 @@ from .embedding_losses import EMBEDDING_LOSSES, siglip_loss
 from .image import image_inputs, image_trainer
 from .losses import bce_loss
 from .once import done_once
+from .pairing import fit_projections, image_tower_features, text_tower_features
 from .text import text_trainer
 from .trainer import BcosTrainer, train_and_test
 
@@ -33,13 +34,16 @@ __all__ = [
     "bce_loss",
     "clip_trainer",
     "done_once",
+    "fit_projections",
     "image_inputs",
+    "image_tower_features",
     "image_trainer",
     "load_teacher",
     "parse",
     "save_text_side",
     "siglip_loss",
     "student_of",
+    "text_tower_features",
     "text_trainer",
     "train_and_test",
     "yaml_settings",
