@@ -20,7 +20,7 @@ def main() -> None:
     trainer, inputs = clip_trainer(model_args, data_args, training_args)
     metrics = train_and_test(trainer, inputs)
     if trainer.is_world_process_zero():
-        save_text_side(model_args.teacher, trainer.args.output_dir)
+        save_text_side(model_args.teacher, trainer.processing_class, trainer.args.output_dir)
         accuracy = f"zero-shot test accuracy {metrics['test_accuracy']:.4f}, " if "test_accuracy" in metrics else ""
         print(f"{accuracy}saved to {trainer.args.output_dir}")
     trainer.accelerator.wait_for_everyone()

@@ -69,8 +69,9 @@ def make_teacher(folder: Path, names: list[str], seed: int) -> None:
 
 def make_student(folder: Path, teacher: Path, seed: int) -> None:
     argv = [str(CONFIG), "--teacher", str(teacher), "--output_dir", str(folder), "--seed", str(seed)]
-    train_and_test(*clip_trainer(*parse(argv, CLIPArguments, PictureArguments, TrainingArguments)))
-    save_text_side(str(teacher), folder)
+    trainer, inputs = clip_trainer(*parse(argv, CLIPArguments, PictureArguments, TrainingArguments))
+    train_and_test(trainer, inputs)
+    save_text_side(str(teacher), trainer.processing_class, folder)
 
 
 def figure(student: ZeroShotClassifier, x: torch.Tensor, labels: torch.Tensor, names: list[str], path: Path) -> float:

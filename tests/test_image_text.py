@@ -6,9 +6,10 @@ import pytest
 import torch
 import transformers
 from conftest import EMBEDDERS, SIZES
+from test_saving import run_without_bcos_hf
 from torch.nn import functional as F
 
-from bcos_hf import bcosify
+from bcos_hf import Explanation, bcosify
 from bcos_hf.models.modeling_bcos_dual_encoder import TOWERS, BcosDualEncoderConfig
 from bcos_hf.models.modeling_bcos_image_text import cosine_power_score, unit
 from bcos_hf.models.modeling_dual_encoder import DualEncoderModel
@@ -153,6 +154,27 @@ def test_round_trip(family, tmp_path):
         loaded = cls.from_pretrained(tmp_path)
         assert type(loaded) is type(model) and loaded.state_dict().keys() == model.state_dict().keys()
         assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+REMOTE = """
+from transformers import AutoModel
+for folder in sys.argv[1:]:
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    model.explain(**torch.load(folder + "/inputs.pt")).save(folder + "/remote.safetensors")
+assert "bcos_hf" not in sys.modules
+"""
+
+
+def test_remote_code_needs_no_bcos_hf(tmp_path):
+    models = {name: bcosify(standard_of(name)).float() for name in EMBEDDERS if name != "clip_vision_model"}  # whose projection AutoModel leaves out
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+        inputs = {"pixel_values": pictures_for(name), **prompts(name)}
+        torch.save({key: value.float() if value.is_floating_point() else value for key, value in inputs.items()}, tmp_path / name / "inputs.pt")
+    run_without_bcos_hf(tmp_path, REMOTE, models)
+    for name, model in models.items():
+        remote, here = Explanation.load(tmp_path / name / "remote.safetensors"), model.explain(**torch.load(tmp_path / name / "inputs.pt"))
+        assert torch.equal(remote.logits, here.logits) and torch.equal(remote.contributions, here.contributions)
 
 
 @pytest.mark.parametrize("family", WITH_TEXT)

@@ -68,15 +68,17 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-REMOTE = """
+WITHOUT_BCOS_HF = """
 import sys, torch
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "bcos_hf":
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Block())
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification
 torch.set_num_threads(1)  # as in the tests: another number adds up in another order
+"""
+REMOTE = """
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification
 for folder in sys.argv[1:]:
     assert AutoConfig.from_pretrained(folder, trust_remote_code=True).model_type.startswith("bcos_")
     assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__.endswith("Model")
@@ -92,6 +94,15 @@ assert "bcos_hf" not in sys.modules
 """
 
 
+def run_without_bcos_hf(folder, script, names):
+    """Run `script` on the folders `names` in `folder` in a process that cannot import bcos_hf; it must end well."""
+    (folder / "load.py").write_text(WITHOUT_BCOS_HF + script)
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home"), "HF_MODULES_CACHE": str(folder / "modules")}
+    command = [sys.executable, "load.py", *map(str, (folder / name for name in names))]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_remote_code_needs_no_bcos_hf(tmp_path):
     models = {}
     for family in SIZES:
@@ -99,11 +110,7 @@ def test_remote_code_needs_no_bcos_hf(tmp_path):
         models[family].save_pretrained(tmp_path / family)
         inputs = {name: value.float() if value.is_floating_point() else value for name, value in batch_of(family).items()}
         torch.save(inputs, tmp_path / family / "inputs.pt")
-    (tmp_path / "load.py").write_text(REMOTE)
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "load.py", *map(str, (tmp_path / family for family in SIZES))]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_without_bcos_hf(tmp_path, REMOTE, SIZES)
     for family, model in models.items():
         remote = Explanation.load(tmp_path / family / "remote.safetensors")
         here = model.explain(**torch.load(tmp_path / family / "inputs.pt"))

@@ -6,7 +6,7 @@ Source: Arya et al., NeurIPS 2024 (arXiv 2411.00715): images alone, SigLIP loss 
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
 
 from bcos_hf.checkpoints import from_openai_clip
 from bcos_hf.data.augmentation import Augmentation
@@ -91,9 +91,20 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
     return trainer, inputs
 
 
-def save_text_side(teacher: str, folder: str | Path) -> None:
-    """The teacher's tokenizer beside the student, so that the folder makes a zero-shot pipeline; a teacher without one has none to give."""
+def save_text_side(teacher: str, image_processor, folder: str | Path) -> None:
+    """The teacher's tokenizer, or its processor with the student's image processor, in `folder`, so that it makes a zero-shot pipeline.
+
+    A teacher without one has none to give.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(teacher)
+    except (OSError, ValueError):
+        processor = None
+    if hasattr(processor, "image_processor"):
+        processor.image_processor = image_processor
+        processor.save_pretrained(folder)
+        return
     try:
         AutoTokenizer.from_pretrained(teacher).save_pretrained(folder)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return
