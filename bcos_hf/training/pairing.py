@@ -28,9 +28,11 @@ def text_tower_features(model, tokenizer, texts: list[str]) -> Tensor:
 
 def fit_projections(
     model, image_features: Tensor, labels: Tensor, text_features: Tensor, text_labels: Tensor, steps: int = 400, batch_size: int = 256,
-    learning_rate: float = 1e-3, scale: float = 10.0, seed: int = 0,
+    learning_rate: float = 1e-3, scale: float = 10.0, bias: float = -5.0, seed: int = 0,
 ) -> None:  # fmt: skip
     """Train `visual_projection` and `text_projection` of a dual encoder, in place, by the SigLIP loss with all pairs of one class as positives.
+
+    Scale and bias say what cosines are aimed at: above 0.5 for pairs of one class and below for others, so that what speaks for a text is positive.
 
     Args:
         image_features: [M, D] of the frozen image tower, before the projection. labels: [M]. text_features: [T, E]. text_labels: [T].
@@ -40,8 +42,7 @@ def fit_projections(
     for parameter in parameters:
         with torch.no_grad():
             parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
-    bias = torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.AdamW([*parameters, bias], learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-2)
     same = (labels[:, None] == text_labels[None]).float()
     for _ in tqdm(range(steps), desc="projections"):
         rows = torch.randint(len(labels), (batch_size,), generator=generator)
