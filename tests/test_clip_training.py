@@ -129,6 +129,20 @@ def test_only_the_image_tower_learns_and_the_student_comes_nearer(folder):
     assert type(transformers.AutoModel.from_pretrained(folder / "near")).__name__ == "BcosCLIPModel"
 
 
+def test_a_cached_teacher_teaches_the_same_and_is_asked_once(folder, monkeypatch):
+    losses = {}
+    for name, given in (("asked", []), ("cached", ["--teacher_cache", folder / "kept"]), ("again", ["--teacher_cache", folder / "kept"])):
+        trainer, inputs = clip_trainer(*arguments(folder, *given, "--output_dir", folder / name))
+        if name == "again":
+            monkeypatch.setattr(trainer.teacher, "get_image_features", None)
+        train_and_test(trainer, inputs)
+        losses[name] = history(folder / name)
+    np.testing.assert_allclose(losses["cached"], losses["asked"], rtol=1e-5)
+    assert losses["again"] == losses["cached"] and len(list((folder / "kept").iterdir())) == 1
+    with pytest.raises(ValueError, match="pictures that stay the same"):
+        clip_trainer(*arguments(folder, "--teacher_cache", folder / "kept", "--flip", "0.5", "--output_dir", folder / "wrong"))
+
+
 @pytest.mark.parametrize("streaming", [True, False])
 def test_a_shard_with_broken_members_goes_through_with_three_counted_warnings(folder, streaming, caplog, monkeypatch):
     monkeypatch.setattr(transformers.utils.logging.get_logger("bcos_hf"), "propagate", True)

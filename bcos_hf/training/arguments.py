@@ -111,6 +111,7 @@ class CLIPArguments(BcosArguments):
     loss_scale: float = _field(10.0, "Scale of the cosines in the SigLIP loss.")
     loss_bias: float = _field(-10.0, "Bias in the SigLIP loss.")
     prompt_weight: float = _field(0.0, "Weight of the divergence of zero-shot distributions beside the loss; needs eval_dataset_name.")
+    teacher_cache: str | None = _field(None, "Folder for the teacher's embeddings, made once; pictures must not be varied (smallest_crop 1, flip 0).")
     templates: str = _field("one", "Prompts of the zero-shot evaluation: 'one', 'imagenet7' or 'cifar10' (OpenAI's published sets).")
 
 

@@ -20,6 +20,7 @@ from bcos_hf.models import bcosify
 from .arguments import CLIPArguments, PictureArguments
 from .distillation import DistillationTrainer
 from .image import callbacks
+from .teacher_cache import TaughtPictures, teacher_embeddings
 from .trainer import accuracy
 
 
@@ -45,7 +46,8 @@ def student_of(teacher: PreTrainedModel, args: CLIPArguments) -> PreTrainedModel
 
 def _pictures(processor, d: PictureArguments, seed: int) -> dict:
     """What train, validation and test give the model; the latter two only where labelled pictures are named. The third are the class names."""
-    augmentation = Augmentation(output_size(processor), d.smallest_crop, d.flip, d.rand_augment_operations, d.rand_augment_magnitude)
+    varied = d.smallest_crop < 1 or d.flip or d.rand_augment_operations
+    augmentation = Augmentation(output_size(processor), d.smallest_crop, d.flip, d.rand_augment_operations, d.rand_augment_magnitude) if varied else None
     rows, columns = load_pictures(
         d.dataset_name, d.shards, d.dataset_config_name, d.dataset_revision, "train", d.image_column, d.max_train_samples, seed, d.streaming, d.shuffle_buffer
     )
@@ -55,6 +57,13 @@ def _pictures(processor, d: PictureArguments, seed: int) -> dict:
         names = labelled.pop("train").features[columns.label].names
         inputs |= prepare_images(labelled, processor, columns, None, d.broken_images, seed)
     return inputs, names
+
+
+def _taught(pictures, teacher: PreTrainedModel, folder: str, d: PictureArguments, training_args: TrainingArguments) -> TaughtPictures:
+    if d.streaming or d.smallest_crop < 1 or d.flip or d.rand_augment_operations:
+        raise ValueError("teacher_cache: expected pictures that stay the same, smallest_crop 1, flip 0, no RandAugment and streaming false.")
+    with training_args.main_process_first():
+        return TaughtPictures(pictures, teacher_embeddings(teacher, pictures, folder))
 
 
 def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, training_args: TrainingArguments):
@@ -70,6 +79,8 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
     student = student_of(teacher, model_args)
     processor = image_processor(model_args.teacher, getattr(teacher.config, "vision_config", teacher.config), size=data_args.image_size)
     inputs, names = _pictures(processor, data_args, training_args.data_seed or 0)
+    if model_args.teacher_cache is not None:
+        inputs["train"] = _taught(inputs["train"], teacher.to(training_args.device), model_args.teacher_cache, data_args, training_args)
     classes = None
     if names is not None:
         classes = class_embeddings(teacher, AutoTokenizer.from_pretrained(model_args.teacher), prompts_of(names, model_args.templates))

@@ -26,7 +26,7 @@ class DistillationTrainer(BcosTrainer):
         **kwargs,
     ) -> None:  # fmt: skip
         super().__init__(*args, **kwargs)
-        self.label_names = ["labels"]  # which Trainer looks for in the model's forward()
+        self.label_names = ["labels", "teacher_embeds"]  # which Trainer looks for in the model's forward()
         if loss not in EMBEDDING_LOSSES:
             raise ValueError(f"loss: expected one of {sorted(EMBEDDING_LOSSES)}, got {loss!r}.")
         if prompt_weight and class_embeds is None:
@@ -43,8 +43,9 @@ class DistillationTrainer(BcosTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss between embeddings; outputs are cosines with the classes, where there are any."""
-        pixel_values, labels = inputs["pixel_values"], inputs.pop("labels")
-        student, teacher = embeddings_of(model(pixel_values=pixel_values)), self.teacher_embeds(pixel_values)
+        pixel_values, labels, teacher = inputs["pixel_values"], inputs.pop("labels"), inputs.pop("teacher_embeds", None)
+        student = embeddings_of(model(pixel_values=pixel_values))
+        teacher = self.teacher_embeds(pixel_values) if teacher is None else teacher
         counted, own = labels != LEFT_OUT, torch.arange(len(labels), device=labels.device)
         everyone, everyone_counted = teacher, counted
         if model.training and self.accelerator.num_processes > 1:
