@@ -1,6 +1,8 @@
-"""What goes to the Hub beside the weights."""
+"""What goes to the Hub beside the weights, and the push of it all."""
 
+from .card import model_card
 from .demo_card import results_table, write_demo_card
+from .push import push, write_model_folder
 
 
-__all__ = ["results_table", "write_demo_card"]
+__all__ = ["model_card", "push", "results_table", "write_demo_card", "write_model_folder"]

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -66,6 +68,17 @@ def filled_at_once(folder: str | os.PathLike) -> Iterator[Path]:
                 path.unlink()
         for path in made:
             os.replace(path, folder / path.name)
+
+
+def origin_of(name: str) -> dict[str, str | None]:
+    """`base_model` and `base_revision` of a configuration: the Hub id that a model was loaded from, and its commit as the cache has it; {} for a folder."""
+    if not name or Path(name).exists():
+        return {}
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return {}
+    return {"base_model": name, "base_revision": Path(cached).parent.name if isinstance(cached, str) else None}
 
 
 @contextmanager

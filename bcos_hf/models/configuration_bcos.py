@@ -36,6 +36,7 @@ class BcosConfigMixin:
         head_activation: "identity" drops the tanh or ReLU of a classification head, "keep" makes it a gate.
         hidden_activation: "keep" makes the activations gates, "identity" drops them (a B-cos layer is non-linear without).
         logit_bias: added to the logits of a classification head; "auto" is -log(num_labels - 1). logit_temperature: divides them.
+        base_model, base_revision: Hub id of the model that was converted, and its commit; None where it came from elsewhere.
     """
 
     b: float | int | list[float | int] = 2.0
@@ -50,6 +51,8 @@ class BcosConfigMixin:
     hidden_activation: str = "keep"
     logit_bias: float | int | str | None = None
     logit_temperature: float | int | None = None
+    base_model: str | None = None
+    base_revision: str | None = None
 
     def __post_init__(self, **kwargs) -> None:
         super().__post_init__(**kwargs)

@@ -19,7 +19,7 @@ from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
 from .bcos_layers import Bcos
-from .bcos_saving import auto_map_of, copy_code, filled_at_once, whole_weights
+from .bcos_saving import auto_map_of, copy_code, filled_at_once, origin_of, whole_weights
 from .bcos_state import completed_state, matched_state
 
 
@@ -118,7 +118,7 @@ class BcosModelMixin:
         if "num_labels" in fields or "id2label" in fields:
             left_out |= {"id2label", "label2id"}
         values = {key: value for key, value in model.config.to_dict().items() if key not in left_out}
-        return cls.config_class(**{**values, **fields})
+        return cls.config_class(**{**values, **origin_of(model.config._name_or_path), **fields})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):

@@ -7,6 +7,10 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from bcos_hf.hub.card import model_card
+from bcos_hf.hub.push import existing_card
+from bcos_hf.models.modeling_bcos import BcosModelMixin
+
 from .losses import bce_loss
 
 
@@ -61,9 +65,22 @@ class BcosTrainer(Trainer):
             config.dispatch_batches = given
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Write transformers' card only where there is none."""
-        if not Path(self.args.output_dir, "README.md").exists():
-            super().create_model_card(*args, **kwargs)
+        """Write our card; of one that is there, a person's text stays. A conventional model gets transformers' own, where there is none."""
+        path = Path(self.args.output_dir, "README.md")
+        model = self.accelerator.unwrap_model(self.model)
+        if not self.is_world_process_zero():
+            return
+        if not isinstance(model, BcosModelMixin):
+            if not path.exists():
+                super().create_model_card(*args, **kwargs)
+            return
+        last = next((entry for entry in reversed(self.state.log_history) if any(name.startswith("eval_") for name in entry)), {})
+        metrics = {name.removeprefix("eval_"): value for name, value in last.items() if name.startswith("eval_") and "_per_second" not in name}
+        training = {"steps": self.state.global_step, "batch": self.args.train_batch_size * self.args.world_size, "seed": self.args.seed}
+        training |= {"learning_rate": self.args.learning_rate, "schedule": str(self.args.lr_scheduler_type.value)}
+        pushed = existing_card(self.hub_model_id, self.args.hub_token) if self.hub_model_id else None
+        existing = path.read_text(encoding="utf-8") if pushed is None and path.exists() else pushed
+        path.write_text(model_card(model, self.hub_model_id or path.parent.name, existing, None, metrics, training), encoding="utf-8")
 
 
 def accuracy(prediction) -> dict[str, float]:

@@ -1,0 +1,93 @@
+"""A model card that is filled from the model and from what was measured; nothing in it is written by hand, and what is unknown is left out.
+
+Blocks and keys that a person added to an existing card stay, see `card_text`.
+"""
+
+from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.repocard_data import eval_results_to_model_index
+from transformers.utils import logging
+
+from bcos_hf import __version__
+
+from .card_text import merged_card
+from .usage import Usage, task_of
+
+
+logger = logging.get_logger(__name__)
+
+ABOUT = """# {title}
+
+A **B-cos** network: its layers compute |cos(x, w)|^(B-1) (w . x), without bias, so that the whole network is dynamic linear, y = W(x) x. Its explanation is
+the computation itself: the contributions of the {parts}, with a constant for what no input contributes, add up to each logit. {origin}B = {b}, {rows}{biases}.
+Loads with [bcos_hf](https://pypi.org/project/bcos_hf), or with `trust_remote_code=True` without it."""
+LIMITS = """## Limits
+
+Contributions say how this model decides, not what is true; they are those of the model as it is, its mistakes included. {constant}"""
+CITATION = """## Citation
+
+Method: Boehle et al., *B-cos Networks* (CVPR 2022) and *B-cos Alignment* (TPAMI 2024); Arya et al., *B-cosification* (NeurIPS 2024); Wang et al., *B-cos LM*
+(TMLR 2025). Made with bcos_hf {version}."""
+
+
+def licence_of(base_model: str | None) -> str:
+    """The licence that the base model's card names; "other", with a warning, where there is none to read."""
+    try:
+        found = None if base_model is None else ModelCard.load(base_model).data.license
+    except (EntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
+        found = None
+    if found is None:
+        logger.warning(f"model card: no licence is known of the base model ({base_model}), so it is 'other'. Pass license=... if you know it.")
+    return found or "other"
+
+
+def results_block(metrics: dict) -> str:
+    """A Markdown table of `metrics`: name -> number, or {"mean", "low", "high"} with a 95 % interval."""
+    rows = ["## Results", "", "| measure | value |", "|---|---|"]
+    for name, value in metrics.items():
+        shown = f"{value['mean']:.4g} ({value['low']:.4g} to {value['high']:.4g})" if isinstance(value, dict) else f"{value:.4g}"
+        rows.append(f"| {name.replace('_', ' ')} | {shown} |")
+    return "\n".join(rows)
+
+
+def card_blocks(model, title: str, usage: Usage | None = None, metrics: dict | None = None, training: dict | None = None) -> dict[str, str]:
+    """The blocks of a card: about, usage (where an example was run), results, training, limits, citation."""
+    config = model.config
+    pictures = task_of(model)[0].endswith(("image-classification", "image-feature-extraction"))
+    origin = "" if config.base_model is None else f"Converted from [{config.base_model}](https://huggingface.co/{config.base_model}), then fine-tuned. "
+    rows = "rows of unit length" if config.weight_norm == "unit" else "pretrained rows as they are"
+    about = {"title": title, "parts": "pixels" if pictures else "tokens", "origin": origin, "b": config.b, "rows": rows}
+    blocks = {"about": ABOUT.format(**about, biases=", biases kept" if config.use_bias else "")}
+    if usage is not None:
+        figure = "\n\n![explanation of the example](explanation.png)" if usage.figure else ""
+        blocks["usage"] = f"## Use\n\n```python\n{usage.code}\n```\n\nprints\n\n```\n{usage.output}\n```{figure}"
+    if metrics:
+        blocks["results"] = results_block(metrics)
+    if training:
+        blocks["training"] = "\n".join(["## Training", "", *(f"- {name.replace('_', ' ')}: {value}" for name, value in training.items())])
+    kept = "It keeps biases: what they contribute is in the constant, which explains nothing of the input." if config.use_bias else ""
+    return {**blocks, "limits": LIMITS.format(constant=kept), "citation": CITATION.format(version=__version__)}
+
+
+def card_metadata(model, repo_id: str, metrics: dict | None = None, datasets: list[str] | None = None, license: str | None = None) -> dict:
+    """The YAML of a card: library, tags, pipeline, base model, licence, data sets, and `metrics` as a model-index of the first data set."""
+    config = model.config
+    made = {"library_name": "transformers", "pipeline_tag": task_of(model)[0], "tags": ["b-cos", "interpretability", "explainable-ai", config.model_type]}
+    made["license"] = license or licence_of(config.base_model)
+    if config.base_model is not None:
+        made |= {"base_model": config.base_model, "base_model_relation": "finetune"}
+    if datasets:
+        made["datasets"] = datasets
+    if metrics:
+        made["metrics"] = list(metrics)
+        data, task = (datasets or ["unknown"])[0], made["pipeline_tag"]
+        numbers = {name: value["mean"] if isinstance(value, dict) else value for name, value in metrics.items()}
+        results = [EvalResult(task, data, data, name, value, metric_name=name.replace("_", " ")) for name, value in numbers.items()]
+        made["model-index"] = eval_results_to_model_index(repo_id.split("/")[-1], results)
+    return made
+
+
+def model_card(model, repo_id: str, existing: str | None = None, usage: Usage | None = None, metrics=None, training=None, datasets=None, license=None) -> str:
+    """The card of `model`, for `repo_id`; of an `existing` card a person's own text and keys stay."""
+    blocks = card_blocks(model, repo_id.split("/")[-1], usage, metrics, training)
+    return merged_card(existing, card_metadata(model, repo_id, metrics, datasets, license), blocks)

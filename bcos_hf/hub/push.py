@@ -1,0 +1,82 @@
+"""Push a model with all that a stranger needs: weights, code, processor, card, an explained example, and records of conversion and evaluation.
+
+Everything is made and checked in a temporary folder first: the saved model must load and, where there is an example, explain it. Nothing is pushed when a
+check fails.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from PIL import Image
+
+from bcos_hf import __version__
+
+from .card import model_card
+from .usage import run_usage
+
+
+def conversion_record(model) -> dict:
+    """What became of each layer, with B, origin and versions, for bcos_conversion.json."""
+    config = model.config
+    origin = {"base_model": config.base_model, "base_revision": config.base_revision, "b": config.b, "weight_norm": config.weight_norm}
+    return {**origin, "bcos_hf": __version__, "torch": torch.__version__.split("+")[0], **model.conversion_report.to_dict()}
+
+
+def write_model_folder(
+    folder: Path, model, repo_id: str, processors=(), existing: str | None = None, example: str | Path | None = None, metrics: dict | None = None, **facts
+) -> None:
+    """Fill `folder` with what is pushed; see `push`. Raises a RuntimeError where the saved model does not load or its example does not run."""
+    model.save_pretrained(folder)
+    for processor in processors:
+        processor.save_pretrained(folder)
+    if example is not None and Path(example).suffix and Path(example).is_file():
+        Image.open(example).convert("RGB").save(folder / "example.png")
+        example = folder / "example.png"
+    loaded = type(model).from_pretrained(folder)
+    different = [name for name, value in loaded.state_dict().items() if not torch.equal(value, model.state_dict()[name].to(value.device))]
+    if different:
+        raise RuntimeError(f"{repo_id}: the saved model is not the one in memory ({different[:3]} differ), so nothing is pushed.")
+    usage = None if example is None else run_usage(model, folder, repo_id, example)
+    if usage is not None and usage.figure:
+        (folder / "explanation.png").write_bytes(usage.figure)
+    (folder / "README.md").write_text(model_card(model, repo_id, existing, usage, metrics, **facts), encoding="utf-8")
+    (folder / "bcos_conversion.json").write_text(json.dumps(conversion_record(model), indent=2) + "\n")
+    if metrics:
+        (folder / "bcos_eval.json").write_text(json.dumps({"metrics": metrics, "datasets": facts.get("datasets")}, indent=2) + "\n")
+
+
+def existing_card(repo_id: str, token: str | None = None) -> str | None:
+    """The card of a repository, None where there is no such file or repository."""
+    try:
+        return Path(hf_hub_download(repo_id, "README.md", token=token)).read_text(encoding="utf-8")
+    except (EntryNotFoundError, RepositoryNotFoundError):
+        return None
+
+
+def push(
+    model, repo_id: str, processors=(), example: str | Path | None = None, metrics: dict | None = None, training: dict | None = None,
+    datasets: list[str] | None = None, license: str | None = None, private: bool | None = None, token: str | None = None, commit_message: str | None = None,
+) -> str:  # fmt: skip
+    """Push a B-cos model to the Hub; returns the address of the commit.
+
+    Args:
+        processors: tokenizer, image processor or processor, to be saved beside it.
+        example: a text, or the path of a picture, that the card explains; the code that it shows is run first.
+        metrics: name -> number or {"mean", "low", "high"}, for card and bcos_eval.json. training: settings for the card. datasets: Hub ids.
+        license: None: the one that the base model's card names.
+
+    Raises:
+        RuntimeError: a check failed; nothing was pushed. huggingface_hub's errors: the Hub refused.
+    """
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        facts = {"training": training, "datasets": datasets, "license": license}
+        write_model_folder(folder, model, repo_id, processors, existing_card(repo_id, token), example, metrics, **facts)
+        ModelCard.load(folder / "README.md").validate()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message or "Upload B-cos model").commit_url

@@ -1,0 +1,75 @@
+"""How a model is used, as code that is run before it is shown: the example of a card, with what it printed."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+TEXT = """import bcos_hf  # or trust_remote_code=True in every from_pretrained
+from transformers import {auto}, AutoTokenizer
+
+model, tokenizer = {auto}.from_pretrained("{repo}"), AutoTokenizer.from_pretrained("{repo}")
+inputs = tokenizer({example!r}, return_tensors="pt")
+why = model.explain(**inputs, tokenizer=tokenizer).merge_words()
+print(model.config.id2label[why.targets[0, 0].item()], f"{{why.explained_logits[0, 0]:.3f}} = {{why.constant[0, 0]:.3f}} (constant)")
+for word, contribution in zip(why.tokens[0], why.contributions[0, 0].tolist()):
+    print(f"{{contribution:+.3f}} {{word}}")"""
+IMAGE = """import bcos_hf  # or trust_remote_code=True in every from_pretrained
+from PIL import Image
+from transformers import {auto}, AutoImageProcessor
+
+model, processor = {auto}.from_pretrained("{repo}"), AutoImageProcessor.from_pretrained("{repo}")
+inputs = processor(Image.open({example!r}).convert("RGB"), return_tensors="pt")
+why = model.explain(**inputs)
+label, logit, pixels = model.config.id2label[why.targets[0, 0].item()], why.explained_logits[0, 0], why.contributions.sum()
+print(label, f"{{logit:.3f}} =", f"{{pixels:.3f}} (pixels) + {{why.constant[0, 0]:.3f}} (constant)")
+why.plot("why.png")"""
+# how a class name ends -> (pipeline tag, code with an example; None: no logits that one text or picture has)
+TASKS = {
+    "ForSequenceClassification": ("text-classification", TEXT),
+    "ForTokenClassification": ("token-classification", None),
+    "ForMaskedLM": ("fill-mask", None),
+    "ForImageClassification": ("image-classification", IMAGE),
+}
+
+
+@dataclass
+class Usage:
+    """Code, and what it printed. `figure` is the PNG that it drew, if it draws one."""
+
+    code: str
+    output: str
+    figure: bytes | None = None
+
+
+def task_of(model) -> tuple[str, str | None]:
+    """Pipeline tag of a model, and the code that shows its use."""
+    if getattr(model, "zero_shot", False):
+        return "zero-shot-image-classification", None
+    name = type(model).__name__
+    modality = "image-feature-extraction" if getattr(model, "main_input_name", "") == "pixel_values" else "feature-extraction"
+    return next((task for end, task in TASKS.items() if name.endswith(end)), (modality, None))
+
+
+def run_usage(model, folder: Path, repo_id: str, example: str | Path) -> Usage:
+    """The code for `repo_id`, run on the saved model in `folder` in a process of its own. `example` is a text, or the path of a picture.
+
+    Raises:
+        RuntimeError: it failed, with what it said: a folder that cannot be used is not one to push.
+    """
+    _, template = task_of(model)
+    auto = next(f"AutoModel{end}" for end in TASKS if type(model).__name__.endswith(end))
+    picture = template is IMAGE
+    shown = template.format(auto=auto, repo=repo_id, example="example.png" if picture else str(example))
+    run = template.format(auto=auto, repo=str(folder.resolve()), example=str(Path(example).resolve()) if picture else str(example))
+    with tempfile.TemporaryDirectory() as place:
+        Path(place, "usage.py").write_text(run, encoding="utf-8")
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))}
+        done = subprocess.run([sys.executable, "usage.py"], cwd=place, env=env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{folder}: the example of its card does not run, so nothing is pushed:\n{done.stderr[-2000:]}")
+        figure = Path(place, "why.png")
+        return Usage(shown, done.stdout.strip(), figure.read_bytes() if figure.exists() else None)
