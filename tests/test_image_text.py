@@ -126,6 +126,7 @@ def test_targets_batch_mates_contrast_and_labels(family):
     torch.testing.assert_close(one.contributions[0, 0], made.contributions[1, 2])
     against = model.explain(x, **given, targets=0, contrast=1)
     torch.testing.assert_close(against.contributions[:, 0], made.contributions[:, 0] - made.contributions[:, 1])
+    assert made.quantity == "cosine" and "cosine" in made.to_html() and "sigmoid" not in made.to_html()
     assert made.labels == list("abcd") and model.explain(x, **given).targets[:, 0].tolist() == made.logits.argmax(1).tolist()
 
 

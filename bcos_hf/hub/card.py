@@ -20,7 +20,7 @@ ABOUT = """# {title}
 
 A **B-cos** network: its layers compute |cos(x, w)|^(B-1) (w . x), without bias, so that the whole network is dynamic linear, y = W(x) x. Its explanation is
 the computation itself: the contributions of the {parts}, with a constant for what no input contributes, add up to each logit. {origin}B = {b}, {rows}{biases}.
-Loads with [bcos_hf](https://pypi.org/project/bcos_hf), or with `trust_remote_code=True` without it."""
+Loads with `bcos_hf`, or with `trust_remote_code=True` without it."""
 LIMITS = """## Limits
 
 Contributions say how this model decides, not what is true; they are those of the model as it is, its mistakes included. {constant}"""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 _TENSORS = ("logits", "targets", "contributions", "constant", "residual", "weights", "contrast", "pixel_values")
-_TEXTS = ("tokens", "starts", "words", "labels", "relative")
+_TEXTS = ("tokens", "starts", "words", "labels", "relative", "quantity")
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Explanation:
         starts: N lists of bools, whether a token begins a word. words: N lists, the number of each token's word (-1 padding).
         labels: C class names, or None.
         pixel_values: [N, C, H, W], the pictures as the model got them; None for text.
+        quantity: what logits are, for legends: "logit", or "cosine" with prompts.
     """
 
     logits: Tensor
@@ -48,6 +49,7 @@ class Explanation:
     words: list[list[int]] | None = None
     labels: list[str] | None = None
     pixel_values: Tensor | None = None
+    quantity: str = "logit"
 
     @property
     def explained_logits(self) -> Tensor:

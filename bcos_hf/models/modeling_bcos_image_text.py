@@ -79,7 +79,7 @@ class BcosImageEmbeddingMixin(BcosVisionModelMixin):
             raise ValueError(f"prompts: expected {len(text_embeds)} texts, one for each embedding, got {len(prompts)}.")
         reading = {"unpool": unpool, "cosine_power": cosine_power, "max_normalise": max_normalise}
         made = super().explain(pixel_values, targets, contrast, return_weights, chunk, text_embeds=text_embeds.detach(), **reading, **inputs)
-        return replace(made, labels=prompts)
+        return replace(made, labels=prompts, quantity="score" if unpool and cosine_power != 1 else "cosine")
 
     @property
     def _embed_dim(self) -> int:
@@ -145,4 +145,5 @@ class BcosImageTextMixin(BcosImageEmbeddingMixin):
         mask = None if attention_mask is None else attention_mask.to(self.device)
         with self._explaining(probe), leaf_at(self.text_model.embeddings) as leaf:
             texts = unit(self.get_text_features(input_ids=input_ids.to(self.device), attention_mask=mask).pooler_output)
-            return explained(texts @ unit(image_embeds.detach().to(texts)).T, leaf[0], probe, targets, contrast, chunk=chunk)
+            made = explained(texts @ unit(image_embeds.detach().to(texts)).T, leaf[0], probe, targets, contrast, chunk=chunk)
+        return replace(made, quantity="cosine")

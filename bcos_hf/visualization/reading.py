@@ -48,10 +48,13 @@ class Score:
     name: str
     logit: float
     single: bool = True
+    quantity: str = "logit"
 
     @property
     def probability(self) -> float:
-        """The sigmoid of the logit."""
+        """The sigmoid of the logit; of what is no logit, itself from 0 to 1."""
+        if self.quantity != "logit":
+            return min(max(self.logit, 0.0), 1.0)
         return 0.5 + 0.5 * math.tanh(self.logit / 2)  # without overflow
 
     @property
@@ -60,7 +63,8 @@ class Score:
         return "<0.001" if self.probability < 0.001 else ">0.999" if self.probability > 0.999 else f"{self.probability:.3f}"
 
     def __str__(self) -> str:
-        return f"logit {signed(self.logit, '.3f')}" + (f" · probability (sigmoid) {self.chance}" if self.single else "")
+        chance = f" · probability (sigmoid) {self.chance}" if self.single and self.quantity == "logit" else ""
+        return f"{self.quantity} {signed(self.logit, '.3f')}{chance}"
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,14 @@ class Decision:
         printed = {k: float(format(v, form)) for k, v in terms.items() if k in (first, "constant") or float(format(v, form)) != 0}
         # Rounding may leave the printed numbers one unit apart in the last place: then they do not claim to be equal.
         sign = "=" if format(sum(printed.values()) - float(format(logit, form)), "+" + form).strip("+-0.") == "" else "≈"
-        name = "logit" if self.contrast is None else "logit difference" if self.contrast.single else "logit above the mean"
+        name = self.explained.quantity + ("" if self.contrast is None else " difference" if self.contrast.single else " above the mean")
         words = [k if i == 0 else f"+ {k}" for i, k in enumerate(printed)]
         return [*zip(words, (signed(v, form) for v in printed.values()), strict=True), (f"{sign} {name}", signed(logit, form))]
 
     def headline(self, shown: float | None = None) -> str:
         """Two lines for a figure: the class and what it is held against, then the equation."""
         terms = " ".join(f"{words} {number}" for words, number in self.equation(shown))
-        return f"{self.explained_against} (predicted {self.predicted.name}, logit {signed(self.predicted.logit, '.3f')})\n{terms}"
+        return f"{self.explained_against} (predicted {self.predicted.name}, {self.predicted.quantity} {signed(self.predicted.logit, '.3f')})\n{terms}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ class Reading(Decision):
 
 def score(explanation: Any, index: int, number: int) -> Score:
     """Class `number` of example `index`."""
-    return Score(visible(explanation.labels[number] if explanation.labels is not None else f"class {number}"), explanation.logits[index, number].item())
+    name = visible(explanation.labels[number] if explanation.labels is not None else f"class {number}")
+    return Score(name, explanation.logits[index, number].item(), quantity=explanation.quantity)
 
 
 def decide(explanation: Any, index: int = 0, target: int = 0) -> Decision:
