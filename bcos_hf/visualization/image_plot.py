@@ -131,15 +131,8 @@ def _bars(ax, classes: list[tuple[Score, str]]) -> None:
     ax.barh(places, [one.probability for one, _ in classes], height=0.3, color=[colour for _, colour in classes])
     for place, (one, _) in zip(places, classes, strict=True):
         ax.text(0, place - 0.22, literal(one.name, 26), fontsize=9, va="bottom")
-        ax.text(
-            1,
-            place - 0.22,
-            (f"{one.chance} · " if one.quantity == "logit" else "") + f"{one.quantity} {signed(one.logit, '.2f')}",
-            fontsize=8,
-            va="bottom",
-            ha="right",
-            color="0.35",
-        )
+        chance = f"{one.chance} · " if one.quantity == "logit" else ""
+        ax.text(1, place - 0.22, f"{chance}{one.quantity} {signed(one.logit, '.2f')}", fontsize=8, va="bottom", ha="right", color="0.35")
     ax.set(xlim=(0, 1), ylim=(max(len(classes), 3) - 0.6, -0.7), xticks=[0, 0.5, 1], yticks=[])
     quantity = classes[0][0].quantity
     ax.set_xlabel("probability (sigmoid)" if quantity == "logit" else quantity)
