@@ -5,8 +5,7 @@
     ... --shards "cc3m/*.tar" --streaming true --max_steps N --broken_images skip      # WebDataset, each process reading its own files
 
 With --eval_dataset_name the zero-shot accuracy on labelled pictures is measured at every evaluation. An interrupted run goes on from its last checkpoint.
-Distributed: `accelerate launch --config_file recipes/configs/accelerate/ddp.yaml` (or fsdp.yaml); on CPUs, by gloo, `accelerate launch --multi_gpu
---num_processes 2 ... --use_cpu true` (accelerate takes `--cpu --num_processes 2` for one process).
+Distributed: `accelerate launch --config_file recipes/configs/accelerate/ddp.yaml`, or fsdp.yaml, or two_cpus.yaml (gloo, beside --use_cpu true).
 """
 
 import sys
