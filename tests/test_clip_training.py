@@ -14,11 +14,13 @@ import yaml
 from conftest import EMBEDDERS, run_python
 from PIL import Image
 from safetensors.torch import load_file
+from test_openai_clip import openai_state
 from transformers import TrainerCallback, TrainingArguments
+from transformers.image_utils import OPENAI_CLIP_MEAN
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from bcos_hf.data.pictures import load_pictures
-from bcos_hf.training import EMBEDDING_LOSSES, CLIPArguments, PictureArguments, clip_trainer, parse, siglip_loss, train_and_test
+from bcos_hf.training import EMBEDDING_LOSSES, CLIPArguments, PictureArguments, clip_trainer, parse, save_text_side, siglip_loss, train_and_test
 from bcos_hf.training.embedding_losses import prompt_divergence
 
 
@@ -177,6 +179,17 @@ def test_a_shard_with_broken_members_goes_through_with_three_counted_warnings(fo
     told = " ".join(record.message for record in caplog.records)
     assert all(text in told for text in ("left out, as 1 so far", "left out, as 2 so far", "is empty, as of 1 so far"))
     assert np.isfinite([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]).all()
+
+
+def test_a_file_of_openai_s_is_a_teacher(folder):
+    torch.save(openai_state(), folder / "RN.pt")
+    given = ["--teacher", folder / "RN.pt", "--output_dir", folder / "openai", "--max_steps", "2"]
+    trainer, inputs = clip_trainer(*arguments(folder, *given))
+    train_and_test(trainer, inputs)
+    save_text_side(str(folder / "RN.pt"), trainer.processing_class, folder / "openai")  # there is no network to fetch a tokenizer by
+    model = transformers.AutoModel.from_pretrained(folder / "openai")
+    assert type(model).__name__ == "BcosCLIPResNetModel" and trainer.train_dataset[0]["pixel_values"].shape == (3, 64, 64)
+    assert list(transformers.AutoImageProcessor.from_pretrained(folder / "openai", backend="pil").image_mean) == OPENAI_CLIP_MEAN
 
 
 def test_wrong_settings_say_so(folder):

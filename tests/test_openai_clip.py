@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.image_utils import OPENAI_CLIP_MEAN
 
 from bcos_hf import bcosify
 from bcos_hf.checkpoints import from_openai_clip
+from bcos_hf.data import image_processor
 from bcos_hf.models.modeling_clip_resnet_vision import CLIP_RESNETS, CLIPResNetVisionConfig, CLIPResNetVisionModel
 
 
@@ -88,6 +90,8 @@ def test_files_and_archives(tmp_path):
             owner = owner._modules[part]
         owner.register_buffer(leaf, value)
     torch.jit.save(torch.jit.trace(holder, x), tmp_path / "archive.pt")
+    processor = image_processor(tmp_path / "state.pt", from_openai_clip(state).config.vision_config)
+    assert list(processor.image_mean) == OPENAI_CLIP_MEAN and processor.crop_size.height == 64
     for file in ("state.pt", "archive.pt"):
         assert torch.equal(from_openai_clip(tmp_path / file).get_image_features(x).pooler_output, expected)
 

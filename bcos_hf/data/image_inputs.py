@@ -62,8 +62,9 @@ def image_processor(source: str | os.PathLike, config: PreTrainedConfig, input_e
     """
     try:
         processor = AutoImageProcessor.from_pretrained(source, backend="pil")
-    except OSError:
-        name = IMAGE_PROCESSOR_MAPPING_NAMES.get(config.model_type.removeprefix("bcos_"), IMAGE_PROCESSOR_MAPPING_NAMES["vit"])["pil"]
+    except (OSError, UnicodeDecodeError):  # the latter where `source` is a file of weights
+        family = config.model_type.removeprefix("bcos_").removesuffix("_vision_model").replace("clip_resnet", "clip")
+        name = IMAGE_PROCESSOR_MAPPING_NAMES.get(family, IMAGE_PROCESSOR_MAPPING_NAMES["vit"])["pil"]
         processor = get_image_processor_class_from_name(name)()
         size = size or getattr(config, "image_size", None) or 224
         logger.warning(f"{source}: there is no image processor, so a {name} for {size} pixels is used.")

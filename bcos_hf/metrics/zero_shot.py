@@ -14,8 +14,9 @@ from transformers.modeling_outputs import ImageClassifierOutput
 def class_embeddings(model: nn.Module, tokenizer, prompts: list[list[str]]) -> Tensor:
     """Embeddings [C, D] of length 1, of C classes with any number of prompts each, by the text tower of a model with `get_text_features`."""
     made = []
+    padding = {"padding": "max_length", "max_length": 64} if "siglip" in model.config.model_type else {"padding": True}  # as SigLIP was trained
     for texts in tqdm(prompts, desc="prompts", leave=False):
-        given = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").to(model.device)
+        given = tokenizer(texts, **padding, truncation=True, return_tensors="pt").to(model.device)
         given.pop("token_type_ids", None)
         embeds = F.normalize(model.eval().get_text_features(**given).pooler_output.float(), dim=-1)
         made.append(F.normalize(embeds.mean(0), dim=0))

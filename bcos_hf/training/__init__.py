@@ -3,7 +3,7 @@
 from .arguments import CLIPArguments, DataArguments, ImageDataArguments, ImageModelArguments, ModelArguments, PictureArguments, parse, yaml_settings
 from .averaging import AveragingCallback
 from .callbacks import BiasDecayCallback, BScheduleCallback, ExplanationCallback
-from .clip import clip_trainer, load_teacher, save_text_side, student_of
+from .clip import clip_trainer, load_teacher, save_text_side, student_of, text_side
 from .clipping import AdaptiveClippingCallback, adaptive_clip_grad_
 from .distillation import DistillationTrainer
 from .embedding_losses import EMBEDDING_LOSSES, siglip_loss
@@ -43,6 +43,7 @@ __all__ = [
     "save_text_side",
     "siglip_loss",
     "student_of",
+    "text_side",
     "text_tower_features",
     "text_trainer",
     "train_and_test",

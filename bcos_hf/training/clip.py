@@ -26,6 +26,7 @@ from .trainer import accuracy
 
 FIELDS = ("b", "weight_norm", "use_bias", "max_pool")
 OPENAI_FILES = (".pt", ".pth")
+OPENAI_TEXTS = "openai/clip-vit-base-patch32"  # all of OpenAI's models have its tokenizer
 
 
 def load_teacher(name: str) -> PreTrainedModel:
@@ -33,6 +34,11 @@ def load_teacher(name: str) -> PreTrainedModel:
     if name.endswith(OPENAI_FILES):
         return from_openai_clip(name)
     return AutoModel.from_pretrained(name, dtype=torch.float32).eval()
+
+
+def text_side(teacher: str) -> str:
+    """Where the tokenizer of the teacher is."""
+    return OPENAI_TEXTS if teacher.endswith(OPENAI_FILES) else teacher
 
 
 def student_of(teacher: PreTrainedModel, args: CLIPArguments) -> PreTrainedModel:
@@ -83,7 +89,7 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
         inputs["train"] = _taught(inputs["train"], teacher.to(training_args.device), model_args.teacher_cache, data_args, training_args)
     classes = None
     if names is not None:
-        classes = class_embeddings(teacher, AutoTokenizer.from_pretrained(model_args.teacher), prompts_of(names, model_args.templates))
+        classes = class_embeddings(teacher, AutoTokenizer.from_pretrained(text_side(model_args.teacher)), prompts_of(names, model_args.templates))
     options = {"scale": model_args.loss_scale, "bias": model_args.loss_bias} if model_args.loss == "siglip" else {}
     trainer = DistillationTrainer(
         model=student,
@@ -108,7 +114,7 @@ def save_text_side(teacher: str, image_processor, folder: str | Path) -> None:
     A teacher without one has none to give.
     """
     try:
-        processor = AutoProcessor.from_pretrained(teacher)
+        processor = AutoProcessor.from_pretrained(text_side(teacher))
     except (OSError, ValueError):
         processor = None
     if hasattr(processor, "image_processor"):
@@ -116,6 +122,6 @@ def save_text_side(teacher: str, image_processor, folder: str | Path) -> None:
         processor.save_pretrained(folder)
         return
     try:
-        AutoTokenizer.from_pretrained(teacher).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(text_side(teacher)).save_pretrained(folder)
     except (OSError, ValueError):
         return
