@@ -181,7 +181,8 @@ def test_a_shard_with_broken_members_goes_through_with_three_counted_warnings(fo
     assert np.isfinite([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]).all()
 
 
-def test_a_file_of_openai_s_is_a_teacher(folder):
+def test_a_file_of_openai_s_is_a_teacher(folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     torch.save(openai_state(), folder / "RN.pt")
     given = ["--teacher", folder / "RN.pt", "--output_dir", folder / "openai", "--max_steps", "2"]
     trainer, inputs = clip_trainer(*arguments(folder, *given))
