@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import tiny
-from loopback_hub import loopback_hub
 from PIL import Image
-from test_hub import run_script
 from transformers import AutoModelForImageClassification, BertTokenizerFast
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from typer.testing import CliRunner
@@ -91,11 +89,3 @@ def test_train_takes_a_recipes_settings(folder, tmp_path):
     assert 0 <= made["test_accuracy"] <= 1
     assert AutoModelForImageClassification.from_pretrained(tmp_path / "out").config.b == 1.25
     assert "expected one of" in run("train", "music", status=1).stderr
-
-
-def test_push(folder):
-    arguments = ["push", "vit", "org/cli", "--example", "pictures/cat/0.png", "--license", "mit"]
-    script = f"import sys\nfrom bcos_hf.cli import main\nsys.argv = ['bcos-hf', *{arguments}]\nmain()\n"
-    with loopback_hub() as hub:
-        run_script(folder, hub.endpoint, script)
-        assert b"license: mit" in hub.repositories["models/org/cli"]["README.md"] and "explanation.png" in hub.repositories["models/org/cli"]

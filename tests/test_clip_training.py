@@ -88,21 +88,10 @@ def history(output) -> list[float]:
 
 def test_two_processes_go_the_way_of_one_with_twice_the_batch(folder):
     varied = ["--flip", "0.5", "--smallest_crop", "0.5"]
-    launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    one = [*launch, "--num_processes", "1", RECIPE, "clip.yaml", *varied, "--output_dir", "one"]
-    two = [
-        *launch[:2],
-        "--config_file",
-        RECIPE.parent / "configs" / "accelerate" / "two_cpus.yaml",
-        RECIPE,
-        "clip.yaml",
-        *varied,
-        "--output_dir",
-        "two",
-        "--per_device_train_batch_size",
-        "4",
-    ]
-    assert "saved to one" in run_python(folder, *one).stdout and "saved to two" in run_python(folder, *two).stdout
+    train_and_test(*clip_trainer(*arguments(folder, *varied, "--output_dir", folder / "one")))
+    launch = ["-m", "accelerate.commands.launch", "--config_file", RECIPE.parent / "configs" / "accelerate" / "two_cpus.yaml"]
+    two = [*launch, RECIPE, "clip.yaml", *varied, "--output_dir", "two", "--per_device_train_batch_size", "4"]
+    assert "saved to two" in run_python(folder, *two).stdout
     assert len(history(folder / "one")) == 6
     np.testing.assert_allclose(history(folder / "two"), history(folder / "one"), rtol=0, atol=1e-4)
     ours, theirs = (load_file(folder / name / "model.safetensors") for name in ("one", "two"))

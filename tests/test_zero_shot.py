@@ -1,6 +1,7 @@
 """Zero-shot classification: prompts, embeddings, accuracies, the pipeline, and the recipe that evaluates."""
 
 import json
+import runpy
 from copy import deepcopy
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import EMBEDDERS, run_python
+from conftest import EMBEDDERS
 from PIL import Image
 from torch.nn import functional as F
 from transformers import BertTokenizerFast, CLIPProcessor, CLIPTokenizer
@@ -133,7 +134,7 @@ def test_a_saved_folder_makes_a_pipeline_and_a_processor(tmp_path):
     assert {answer["label"] for answer in answers} == {"cat", "dog"} and sum(answer["score"] for answer in answers) == pytest.approx(1)
 
 
-def test_the_recipe_writes_a_file_once(tmp_path, tokenizer):
+def test_the_recipe_writes_a_file_once(tmp_path, tokenizer, monkeypatch, capsys):
     standard = pair()
     for name, model in (("teacher", standard), ("bcos", bcosify(standard))):
         model.save_pretrained(tmp_path / name)
@@ -147,11 +148,14 @@ def test_the_recipe_writes_a_file_once(tmp_path, tokenizer):
             for i in range(4):
                 Image.fromarray(random.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     command = [RECIPE, "--model", "bcos", "--teacher", "teacher", "--dataset_name", "pictures", "--output_dir", "results", "--probe_samples", "8"]
-    run_python(tmp_path, *command)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(text) for text in command])
+    runpy.run_path(str(RECIPE), run_name="__main__")
     made = json.loads((tmp_path / "results" / "pictures.json").read_text())
     assert made["n_test"] == 8 and made["classes"] == ["cat", "dog"]
     assert all(0 <= made[kind][name]["top1"] <= 1 for kind in ("zero_shot",) for name in ("teacher", "bcos")) and set(made["linear_probe"]) == {
         "teacher",
         "bcos",
     }
-    assert "is there" in run_python(tmp_path, *command).stdout
+    runpy.run_path(str(RECIPE), run_name="__main__")
+    assert "is there" in capsys.readouterr().out
