@@ -15,26 +15,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer, TrainingArguments, logging
 
+from bcos_hf import training
 from bcos_hf.baselines import input_x_gradient, random_explanation
-from bcos_hf.data import TEMPLATES, ImageColumns, cifar10, image_processor, minilm_folder, prepare_images, prompts_of, resnet50_folder
+from bcos_hf.data import TEMPLATES, ImageColumns, cifar10, image_processor, minilm_folder, prepare_images, prompts_of, resnet50_folder, stacked
 from bcos_hf.metrics import ZeroShotClassifier, class_embeddings, image_embeddings, play_grid_pointing_game, zero_shot_accuracy
 from bcos_hf.models.modeling_dual_encoder import DualEncoderModel
-from bcos_hf.training import (
-    CLIPArguments,
-    PictureArguments,
-    clip_trainer,
-    done_once,
-    fit_projections,
-    image_tower_features,
-    parse,
-    save_text_side,
-    text_tower_features,
-    train_and_test,
-    yaml_settings,
-)  # fmt: skip
 from bcos_hf.visualization import plot_image_rows
 
 
@@ -46,9 +33,7 @@ GRIDS, SMOOTH, THRESHOLD = 50, 7, 0.0  # as in demo_vision
 def pictures(split: str, count: int, seed: int, processor) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures [count, 3, H, W] of CIFAR-10 as the models take them, and labels [count]."""
     rows = cifar10(seed=seed, **{"train": 1, "test": 1, split: count})[split]
-    made = prepare_images({"eval": rows}, processor, ImageColumns("image", "label"))["eval"]
-    items = [made[i] for i in tqdm(range(len(made)), desc=f"{split} pictures")]
-    return torch.stack([item["pixel_values"] for item in items]), torch.tensor([item["labels"] for item in items])
+    return stacked(prepare_images({"eval": rows}, processor, ImageColumns("image", "label"))["eval"], f"{split} pictures")
 
 
 def make_teacher(folder: Path, names: list[str], seed: int) -> None:
@@ -60,18 +45,18 @@ def make_teacher(folder: Path, names: list[str], seed: int) -> None:
     processor = image_processor(resnet50_folder(), vision.config, size=SIDE)
     x, labels = pictures("train", PAIRED, seed, processor)
     captions = prompts_of(names, "cifar10")
-    texts = text_tower_features(teacher, tokenizer, [caption for of_class in captions for caption in of_class])
+    texts = training.text_tower_features(teacher, tokenizer, [caption for of_class in captions for caption in of_class])
     text_labels = torch.arange(len(names)).repeat_interleave(len(TEMPLATES["cifar10"]))
-    fit_projections(teacher, image_tower_features(teacher, x.split(50)), labels, texts, text_labels, seed=seed)
+    training.fit_projections(teacher, training.image_tower_features(teacher, x.split(50)), labels, texts, text_labels, seed=seed)
     for part in (teacher, processor, tokenizer):
         part.save_pretrained(folder)
 
 
 def make_student(folder: Path, teacher: Path, seed: int) -> None:
     argv = [str(CONFIG), "--teacher", str(teacher), "--output_dir", str(folder), "--seed", str(seed)]
-    trainer, inputs = clip_trainer(*parse(argv, CLIPArguments, PictureArguments, TrainingArguments))
-    train_and_test(trainer, inputs)
-    save_text_side(str(teacher), trainer.processing_class, folder)
+    trainer, inputs = training.clip_trainer(*training.parse(argv, training.CLIPArguments, training.PictureArguments, TrainingArguments))
+    training.train_and_test(trainer, inputs)
+    training.save_text_side(str(teacher), trainer.processing_class, folder)
 
 
 def figure(student: ZeroShotClassifier, x: torch.Tensor, labels: torch.Tensor, names: list[str], path: Path) -> float:
@@ -99,13 +84,13 @@ def main() -> None:
     logging.set_verbosity_error()
     start, output = time.perf_counter(), args.output_dir
     sizes = {"paired": PAIRED, "test": TEST, "projection": PROJECTION, "side": SIDE, "seed": args.seed}
-    settings = {"config": yaml_settings(CONFIG), "sizes": sizes, "game": [GRIDS, SMOOTH, THRESHOLD]}
+    settings = {"config": training.yaml_settings(CONFIG), "sizes": sizes, "game": [GRIDS, SMOOTH, THRESHOLD]}
     done = output / "metrics.json"
-    if done.exists() and (metrics := json.loads(done.read_text())).get("settings") == settings:
+    if (metrics := training.earlier_result(done, settings)) is not None:
         return print(table(metrics))
     names = cifar10(seed=args.seed, train=1, test=1)["test"].features["label"].names
-    teacher = done_once(output / "teacher", sizes, lambda: make_teacher(output / "teacher", names, args.seed))
-    student = done_once(output / "bcos", settings, lambda: make_student(output / "bcos", teacher, args.seed))
+    teacher = training.done_once(output / "teacher", sizes, lambda: make_teacher(output / "teacher", names, args.seed))
+    student = training.done_once(output / "bcos", settings, lambda: make_student(output / "bcos", teacher, args.seed))
     models = {"teacher": AutoModel.from_pretrained(teacher).eval(), "bcos": AutoModel.from_pretrained(student).eval()}
     x, labels = pictures("test", TEST, args.seed, image_processor(teacher, models["teacher"].config.vision_config))
     classes = class_embeddings(models["teacher"], AutoTokenizer.from_pretrained(teacher), prompts_of(names, "cifar10"))

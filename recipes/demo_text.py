@@ -21,7 +21,7 @@ from bcos_hf.data import lexicon, movie_reviews
 from bcos_hf.hub import results_table, write_demo_card
 from bcos_hf.metrics import faithfulness
 from bcos_hf.metrics.word_valence import word_valence_correlation
-from bcos_hf.training import DataArguments, ModelArguments, done_once, parse, text_trainer, train_and_test
+from bcos_hf.training import DataArguments, ModelArguments, done_once, earlier_result, parse, text_trainer, train_and_test
 
 
 CONFIG = Path(__file__).parent / "configs" / "text" / "vader.yaml"
@@ -58,7 +58,7 @@ def main() -> None:
     settings = {"config": CONFIG.read_text(encoding="utf-8"), "seed": args.seed, "kinds": KINDS, "masked": MASKED}
     plain, tokenizer, plain_accuracy = trained("conventional", output, settings)
     bcos, _, bcos_accuracy = trained("bcos", output, settings)
-    if done.exists() and (metrics := json.loads(done.read_text())).get("settings") == settings:
+    if (metrics := earlier_result(done, settings)) is not None:
         return print(results_table(metrics))
     test = movie_reviews(seed=args.seed)["test"]
     masked = batches(list(test["text"][:MASKED]), tokenizer)

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments, logging
 
+from bcos_hf import training
 from bcos_hf.baselines import grad_cam, input_x_gradient, random_explanation
+from bcos_hf.data import stacked
 from bcos_hf.metrics import play_grid_pointing_game, predicted_logits
-from bcos_hf.training import ImageDataArguments, ImageModelArguments, done_once, image_inputs, image_trainer, parse, train_and_test, yaml_settings
 from bcos_hf.visualization import plot_image_rows
 
 
@@ -36,26 +36,25 @@ THRESHOLD = 0.0  # published: 0.5, which few pictures reach after minutes of tra
 def arguments(kind: str, config: Path, folder: Path, seed: int) -> tuple:
     given = [text for name, value in KINDS[kind].items() for text in (f"--{name}", value)]
     argv = [str(config), "--output_dir", str(folder), "--seed", str(seed), *given]
-    return parse(argv, ImageModelArguments, ImageDataArguments, TrainingArguments)
+    return training.parse(argv, training.ImageModelArguments, training.ImageDataArguments, TrainingArguments)
 
 
 def trained(kind: str, config: Path, output: Path, seed: int):
     """The model, trained if it was not with these settings, and its test accuracy."""
-    settings = {"config": yaml_settings(config), "kind": KINDS[kind], "seed": seed}
+    settings = {"config": training.yaml_settings(config), "kind": KINDS[kind], "seed": seed}
 
     def train() -> None:
-        train_and_test(*image_trainer(*arguments(kind, config, output / kind, seed)))
+        training.train_and_test(*training.image_trainer(*arguments(kind, config, output / kind, seed)))
 
-    folder = done_once(output / kind, settings, train)
+    folder = training.done_once(output / kind, settings, train)
     return AutoModelForImageClassification.from_pretrained(folder).eval(), json.loads((folder / "all_results.json").read_text())["test_accuracy"]
 
 
 def test_pictures(config: Path, output: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Test pictures as the trained conventional model takes them, [M, 3, H, W], and labels [M]."""
     _, data_args, training_args = arguments("conventional", config, output / "conventional", seed)
-    test = image_inputs(AutoImageProcessor.from_pretrained(output / "conventional", backend="pil"), data_args, training_args)["test"]
-    rows = [test[i] for i in tqdm(range(len(test)), desc="test pictures")]
-    return torch.stack([row["pixel_values"] for row in rows]), torch.tensor([row["labels"] for row in rows])
+    test = training.image_inputs(AutoImageProcessor.from_pretrained(output / "conventional", backend="pil"), data_args, training_args)["test"]
+    return stacked(test, "test pictures")
 
 
 def figure(bcos, pictures: torch.Tensor, labels: torch.Tensor, path: Path) -> float:
@@ -84,9 +83,9 @@ def main() -> None:
     logging.set_verbosity_error()
     start, config = time.perf_counter(), CONFIGS / f"demo_{args.family}.yaml"
     output = args.output_dir or Path("outputs/demo-vision" if args.family == "resnet50" else f"outputs/demo-vision-{args.family}")
-    settings = {"config": yaml_settings(config), "kinds": KINDS, "seed": args.seed, "grids": GRIDS, "smooth": SMOOTH, "threshold": THRESHOLD}
+    settings = {"config": training.yaml_settings(config), "kinds": KINDS, "seed": args.seed, "grids": GRIDS, "smooth": SMOOTH, "threshold": THRESHOLD}
     done = output / "metrics.json"
-    if done.exists() and (metrics := json.loads(done.read_text())).get("settings") == settings:
+    if (metrics := training.earlier_result(done, settings)) is not None:
         return print(table(metrics))
     models, accuracy = {}, {}
     for kind in KINDS:

@@ -10,11 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from bcos_hf.data import image_processor, load_image_dataset, prepare_images, prompts_of
+from bcos_hf.data import image_processor, load_image_dataset, prepare_images, prompts_of, stacked
 from bcos_hf.metrics import class_embeddings, image_embeddings, linear_probe_accuracy, zero_shot_accuracy
 from bcos_hf.training import load_teacher, text_side
 
@@ -32,11 +30,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tensors(dataset, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = [dataset[split][i] for i in tqdm(range(len(dataset[split])), desc=f"{split} pictures")]
-    return torch.stack([row["pixel_values"] for row in rows]), torch.tensor([row["labels"] for row in rows])
-
-
 def main() -> None:
     args = arguments()
     path = args.output_dir / f"{Path(args.dataset_name).name}.json"
@@ -50,7 +43,7 @@ def main() -> None:
     processor = image_processor(args.teacher, getattr(teacher.config, "vision_config", teacher.config))
     inputs = prepare_images(data, processor, columns)
     classes = class_embeddings(teacher, AutoTokenizer.from_pretrained(text_side(args.teacher)), prompts_of(names, args.templates))
-    test, train = tensors(inputs, "test"), tensors(inputs, "train") if args.probe_samples else None
+    test, train = stacked(inputs["test"], "test pictures"), stacked(inputs["train"], "train pictures") if args.probe_samples else None
     result = {"dataset": args.dataset_name, "templates": args.templates, "classes": names, "n_test": len(test[1]), "seed": args.seed, "zero_shot": {}}
     for name, model in (("teacher", teacher), ("bcos", AutoModel.from_pretrained(args.model).eval())):
         embeds = image_embeddings(model, test[0])

@@ -68,6 +68,15 @@ def same(family):
     return SAME if family in TEXT else SAME_IMAGE
 
 
+def randomise_statistics(model):
+    """Running means and variances that are not those of a fresh norm, in place."""
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.2)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+
+
 def tiny(family: str, head: str | None = None, **fields):
     """A small standard model with random weights, biases and statistics, float64, in evaluation mode."""
     torch.manual_seed(0)
@@ -83,11 +92,7 @@ def tiny(family: str, head: str | None = None, **fields):
                 parameter.uniform_(0.5, 1.5)
             elif "word_embeddings" not in name and "position_embeddings" not in name:
                 parameter.normal_(0, 0.2)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(0, 0.2)
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 1.5)
+        randomise_statistics(model)
     return model
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import transformers
-from conftest import EMBEDDERS, SIZES
+from conftest import EMBEDDERS, SIZES, randomise_statistics
 from test_saving import run_without_bcos_hf
 from torch.nn import functional as F
 
@@ -33,11 +33,7 @@ def standard_of(family):
                 parameter.normal_(0, 0.1)
             elif "norm" not in name and "bn" not in name and parameter.dim() > 1:
                 parameter.normal_(0, 0.2)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(0, 0.2)
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 1.5)
+        randomise_statistics(model)
     return model
 
 

@@ -1,8 +1,10 @@
 """Work is done once for its settings, and again when it was not finished."""
 
+import json
+
 import pytest
 
-from bcos_hf.training import done_once
+from bcos_hf.training import done_once, earlier_result
 
 
 def test_done_once(tmp_path):
@@ -28,3 +30,10 @@ def test_what_failed_is_done_again(tmp_path):
         done_once(tmp_path / "work", {}, fail)
     done_once(tmp_path / "work", {}, lambda: None)
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["settings.json"]
+
+
+def test_an_earlier_result_counts_under_the_same_settings_only(tmp_path):
+    file = tmp_path / "metrics.json"
+    assert earlier_result(file, {"seed": 0}) is None
+    file.write_text(json.dumps({"accuracy": 0.5, "settings": {"seed": 0}}))
+    assert earlier_result(file, {"seed": 0})["accuracy"] == 0.5 and earlier_result(file, {"seed": 1}) is None

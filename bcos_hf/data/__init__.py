@@ -3,7 +3,7 @@
 from .assets import ASSETS, Asset, cache_folder, extract, fetch, minilm_folder, vader_sdist
 from .augmentation import Augmentation, mixup
 from .cifar10 import cifar10
-from .image_inputs import image_processor, prepare_images
+from .image_inputs import image_processor, prepare_images, stacked
 from .images import ImageColumns, load_image_dataset
 from .keras_resnet import resnet50_folder
 from .onnx_vit import vit_s_folder
@@ -39,6 +39,7 @@ __all__ = [
     "prompts_of",
     "resnet50_folder",
     "split_rated",
+    "stacked",
     "tokenize",
     "vader_sdist",
     "vit_s_folder",

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, DatasetDict, Image, IterableDataset, IterableDatasetDict
 from PIL import Image as Pillow
 from PIL import ImageOps
+from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 from transformers.image_utils import SizeDict
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES, get_image_processor_class_from_name
@@ -154,6 +155,12 @@ class Pictures(torch.utils.data.Dataset):
             return self.inputs(self.rows[index], index)
         finally:
             random.setstate(before)
+
+
+def stacked(pictures: Pictures, desc: str = "pictures") -> tuple[torch.Tensor, torch.Tensor]:
+    """All of a small data set in memory: pixel_values [M, 3, H, W] and labels [M]."""
+    rows = [pictures[i] for i in tqdm(range(len(pictures)), desc=desc)]
+    return torch.stack([row["pixel_values"] for row in rows]), torch.tensor([row["labels"] for row in rows])
 
 
 def prepare_images(

@@ -36,8 +36,8 @@ def write_model_folder(
     if example is not None and Path(example).suffix and Path(example).is_file():
         Image.open(example).convert("RGB").save(folder / "example.png")
         example = folder / "example.png"
-    loaded = type(model).from_pretrained(folder)
-    different = [name for name, value in loaded.state_dict().items() if not torch.equal(value, model.state_dict()[name].to(value.device))]
+    loaded, ours = type(model).from_pretrained(folder), model.state_dict()
+    different = [name for name, value in loaded.state_dict().items() if not torch.equal(value, ours[name].to(value.device))]
     if different:
         raise RuntimeError(f"{repo_id}: the saved model is not the one in memory ({different[:3]} differ), so nothing is pushed.")
     usage = None if example is None else run_usage(model, folder, repo_id, example)

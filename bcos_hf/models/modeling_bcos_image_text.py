@@ -118,13 +118,13 @@ class BcosImageTextMixin(BcosImageEmbeddingMixin):
         if (input_ids is None) == (text_embeds is None):
             raise ValueError("explain: expected the prompts either as input_ids [P, L] (with attention_mask) or as text_embeds [P, D].")
         if text_embeds is None:
-            text_embeds = self._text_embeds(input_ids, attention_mask)
+            with self._explaining(None), torch.no_grad():
+                text_embeds = self._text_embeds(input_ids, attention_mask)
         return super().explain(pixel_values, text_embeds, **inputs)
 
     def _text_embeds(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         mask = None if attention_mask is None else attention_mask.to(self.device)
-        with self._explaining(None), torch.no_grad():
-            return self.get_text_features(input_ids=input_ids.to(self.device), attention_mask=mask).pooler_output
+        return self.get_text_features(input_ids=input_ids.to(self.device), attention_mask=mask).pooler_output
 
     def explain_text(
         self, input_ids: Tensor, image_embeds: Tensor, attention_mask: Tensor | None = None, targets=None, contrast=None, chunk: int | None = None
@@ -142,8 +142,7 @@ class BcosImageTextMixin(BcosImageEmbeddingMixin):
         if image_embeds.dim() != 2 or image_embeds.shape[1] != self._embed_dim:
             raise ValueError(f"image_embeds: expected [pictures, {self._embed_dim}], got {list(image_embeds.shape)}.")
         probe = torch.zeros(len(input_ids), device=self.device, dtype=self.dtype, requires_grad=True)
-        mask = None if attention_mask is None else attention_mask.to(self.device)
         with self._explaining(probe), leaf_at(self.text_model.embeddings) as leaf:
-            texts = unit(self.get_text_features(input_ids=input_ids.to(self.device), attention_mask=mask).pooler_output)
+            texts = unit(self._text_embeds(input_ids, attention_mask))
             made = explained(texts @ unit(image_embeds.detach().to(texts)).T, leaf[0], probe, targets, contrast, chunk=chunk)
         return replace(made, quantity="cosine")

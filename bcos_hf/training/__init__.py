@@ -9,7 +9,7 @@ from .distillation import DistillationTrainer
 from .embedding_losses import EMBEDDING_LOSSES, siglip_loss
 from .image import image_inputs, image_trainer
 from .losses import bce_loss
-from .once import done_once
+from .once import done_once, earlier_result
 from .pairing import fit_projections, image_tower_features, text_tower_features
 from .text import text_trainer
 from .trainer import BcosTrainer, train_and_test
@@ -34,6 +34,7 @@ __all__ = [
     "bce_loss",
     "clip_trainer",
     "done_once",
+    "earlier_result",
     "fit_projections",
     "image_inputs",
     "image_tower_features",

@@ -50,8 +50,8 @@ def student_of(teacher: PreTrainedModel, args: CLIPArguments) -> PreTrainedModel
     return student
 
 
-def _pictures(processor, d: PictureArguments, seed: int) -> dict:
-    """What train, validation and test give the model; the latter two only where labelled pictures are named. The third are the class names."""
+def _pictures(processor, d: PictureArguments, seed: int) -> tuple[dict, list[str] | None]:
+    """What train, validation and test give the model, and the class names; all but train only where labelled pictures are named."""
     varied = d.smallest_crop < 1 or d.flip or d.rand_augment_operations
     augmentation = Augmentation(output_size(processor), d.smallest_crop, d.flip, d.rand_augment_operations, d.rand_augment_magnitude) if varied else None
     rows, columns = load_pictures(

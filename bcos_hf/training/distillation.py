@@ -56,5 +56,5 @@ class DistillationTrainer(BcosTrainer):
             loss = loss + self.prompt_weight * prompt_divergence(student[counted], teacher[counted], self.class_embeds)
         if not return_outputs:
             return loss
-        classes = F.normalize(student, dim=-1) if self.class_embeds is None else F.normalize(student, dim=-1) @ self.class_embeds.to(student).T
-        return loss, {"logits": classes}
+        embeds = F.normalize(student, dim=-1)
+        return loss, {"logits": embeds if self.class_embeds is None else embeds @ self.class_embeds.to(student).T}

@@ -19,3 +19,10 @@ def done_once(folder: str | Path, settings: dict, work: Callable[[], None]) -> P
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
     return folder
+
+
+def earlier_result(file: str | Path, settings: dict) -> dict | None:
+    """What an earlier run wrote into the JSON file under equal "settings" (of JSON types); None where there is no such."""
+    file = Path(file)
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found if found.get("settings") == settings else None
