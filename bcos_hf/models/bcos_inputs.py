@@ -72,6 +72,8 @@ class BcosStem(BcosConv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":  # every layer after it keeps this order, in which a CPU's convolutions and norms over channels cost less
+            x = x.contiguous(memory_format=torch.channels_last)
         if self._halves and not self.explaining:
             self.encoding.check_once(x)
             return super().forward(x)
