@@ -114,3 +114,24 @@ def test_towers_have_the_published_sizes(name, parameters):
     with torch.device("meta"):
         tower = CLIPResNetVisionModel(CLIPResNetVisionConfig(**CLIP_RESNETS[name]))
     assert sum(parameter.numel() for parameter in tower.parameters()) == parameters
+
+
+class Malicious:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("damage", ["malicious", "truncated", "text", "empty", "list"])
+def test_a_file_that_is_no_checkpoint_is_refused_and_nothing_in_it_is_run(tmp_path, damage):
+    file, trace = tmp_path / "model.pt", tmp_path / "trace"
+    torch.save({"malicious": {"visual.conv1.weight": Malicious(trace)}, "list": [1, 2]}.get(damage, openai_state()), file)
+    if damage in ("truncated", "text", "empty"):
+        file.write_bytes({"truncated": file.read_bytes()[:-3000], "text": b"not a checkpoint", "empty": b""}[damage])
+    with pytest.raises(ValueError, match="from_openai_clip: expected"):
+        from_openai_clip(file)
+    assert not trace.exists()

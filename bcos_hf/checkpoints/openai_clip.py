@@ -4,6 +4,7 @@ Their files are TorchScript archives; a state dict saved from one, or from open-
 """
 
 import os
+import pickle
 import re
 
 import torch
@@ -36,7 +37,8 @@ def from_openai_clip(source: str | os.PathLike | dict[str, Tensor]) -> CLIPResNe
     """The model of a state dict, or of a file that holds one or a TorchScript archive; in evaluation mode, float32.
 
     Raises:
-        ValueError: tensors are missing or unexpected (the message names them), or of another shape; a CLIP with a ViT, which transformers has itself.
+        ValueError: tensors are missing or unexpected (the message names them), or of another shape; a CLIP with a ViT, which transformers has itself; a
+            file that is damaged or holds other Python objects than tensors, none of which is run.
     """
     given = {name: value for name, value in _state_of(source).items() if name not in NOT_WEIGHTS}
     if "visual.proj" in given or "visual.class_embedding" in given:
@@ -63,8 +65,16 @@ def _state_of(source) -> dict[str, Tensor]:
     try:
         return torch.jit.load(os.fspath(source), map_location="cpu").state_dict()
     except RuntimeError:  # no archive
+        pass
+    try:
         made = torch.load(source, map_location="cpu", weights_only=True)
-        return made.get("state_dict", made)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"from_openai_clip: expected a TorchScript archive or a file of tensors alone, got {os.fspath(source)!r}, which is damaged or holds other "
+            "Python objects. Nothing in it was run; fetch it again from where it was published."
+        ) from error
+    made = made.get("state_dict", made) if isinstance(made, dict) else {}
+    return {name: value for name, value in made.items() if isinstance(value, Tensor)}
 
 
 def _config_of(given: dict[str, Tensor]) -> CLIPResNetConfig:
