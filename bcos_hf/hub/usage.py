@@ -8,25 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-TEXT = """import bcos_hf  # or trust_remote_code=True in every from_pretrained
-from transformers import {auto}, AutoTokenizer
-
-model, tokenizer = {auto}.from_pretrained("{repo}"), AutoTokenizer.from_pretrained("{repo}")
-inputs = tokenizer({example!r}, return_tensors="pt")
-why = model.explain(**inputs, tokenizer=tokenizer).merge_words()
-print(model.config.id2label[why.targets[0, 0].item()], f"{{why.explained_logits[0, 0]:.3f}} = {{why.constant[0, 0]:.3f}} (constant)")
-for word, contribution in zip(why.tokens[0], why.contributions[0, 0].tolist()):
-    print(f"{{contribution:+.3f}} {{word}}")"""
-IMAGE = """import bcos_hf  # or trust_remote_code=True in every from_pretrained
-from PIL import Image
-from transformers import {auto}, AutoImageProcessor
-
-model, processor = {auto}.from_pretrained("{repo}"), AutoImageProcessor.from_pretrained("{repo}")
-inputs = processor(Image.open({example!r}).convert("RGB"), return_tensors="pt")
-why = model.explain(**inputs)
-label, logit, pixels = model.config.id2label[why.targets[0, 0].item()], why.explained_logits[0, 0], why.contributions.sum()
-print(label, f"{{logit:.3f}} =", f"{{pixels:.3f}} (pixels) + {{why.constant[0, 0]:.3f}} (constant)")
-why.plot("why.png")"""
+# code with room for the Auto class, the repository and the example
+TEXT = (Path(__file__).parent / "usage_text.txt").read_text(encoding="utf-8").rstrip()
+IMAGE = (Path(__file__).parent / "usage_image.txt").read_text(encoding="utf-8").rstrip()
 # how a class name ends -> (pipeline tag, code with an example; None: no logits that one text or picture has)
 TASKS = {
     "ForSequenceClassification": ("text-classification", TEXT),
