@@ -73,8 +73,8 @@ def _state_of(source) -> dict[str, Tensor]:
             f"from_openai_clip: expected a TorchScript archive or a file of tensors alone, got {os.fspath(source)!r}, which is damaged or holds other "
             "Python objects. Nothing in it was run; fetch it again from where it was published."
         ) from error
-    made = made.get("state_dict", made) if isinstance(made, dict) else {}
-    return {name: value for name, value in made.items() if isinstance(value, Tensor)}
+    state = made.get("state_dict", made) if isinstance(made, dict) else made
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
 
 
 def _config_of(given: dict[str, Tensor]) -> CLIPResNetConfig:
