@@ -4,16 +4,17 @@ Their files are TorchScript archives; a state dict saved from one, or from open-
 """
 
 import os
-import pickle
 import re
 
-import torch
 from torch import Tensor
 from transformers import CLIPTextConfig
 
 from bcos_hf.models.modeling_clip_resnet import CLIPResNetConfig, CLIPResNetModel
 
+from .reading import model_of, state_of
 
+
+WANTED = "a CLIP ResNet"
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # numbers that the archives keep beside the weights
 HEAD_WIDTH = 64  # of the text tower and of the attention pool, in every published size
 
@@ -40,41 +41,13 @@ def from_openai_clip(source: str | os.PathLike | dict[str, Tensor]) -> CLIPResNe
         ValueError: tensors are missing or unexpected (the message names them), or of another shape; a CLIP with a ViT, which transformers has itself; a
             file that is damaged or holds other Python objects than tensors, none of which is run.
     """
-    given = {name: value for name, value in _state_of(source).items() if name not in NOT_WEIGHTS}
+    given = {name: value for name, value in state_of(source, WANTED).items() if name not in NOT_WEIGHTS}
     if "visual.proj" in given or "visual.class_embedding" in given:
         raise ValueError(
             "from_openai_clip: expected a residual image tower, got a ViT, which transformers has: CLIPModel.from_pretrained('openai/clip-vit-...')."
         )
-    config = _config_of(given)
-    with torch.device("meta"):
-        model = CLIPResNetModel(config)
     state, unexpected = _renamed(given)
-    wanted = model.state_dict()
-    missing = sorted(set(wanted) - set(state) - {name for name in wanted if name.endswith("num_batches_tracked")})
-    unexpected += sorted(set(state) - set(wanted))
-    shapes = {name: (list(state[name].shape), list(wanted[name].shape)) for name in set(state) & set(wanted) if state[name].shape != wanted[name].shape}
-    if missing or unexpected or shapes:
-        wrong = "".join(f"; {name}: got shape {got}, expected {shape}" for name, (got, shape) in sorted(shapes.items()))
-        raise ValueError(f"from_openai_clip: expected the tensors of a CLIP ResNet; missing: {missing or 'none'}; unexpected: {unexpected or 'none'}{wrong}.")
-    return CLIPResNetModel.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32).eval()
-
-
-def _state_of(source) -> dict[str, Tensor]:
-    if isinstance(source, dict):
-        return source
-    try:
-        return torch.jit.load(os.fspath(source), map_location="cpu").state_dict()
-    except RuntimeError:  # no archive
-        pass
-    try:
-        made = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"from_openai_clip: expected a TorchScript archive or a file of tensors alone, got {os.fspath(source)!r}, which is damaged or holds other "
-            "Python objects. Nothing in it was run; fetch it again from where it was published."
-        ) from error
-    state = made.get("state_dict", made) if isinstance(made, dict) else made
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
+    return model_of(CLIPResNetModel, _config_of(given), state, WANTED, unexpected)
 
 
 def _config_of(given: dict[str, Tensor]) -> CLIPResNetConfig:
@@ -82,7 +55,7 @@ def _config_of(given: dict[str, Tensor]) -> CLIPResNetConfig:
     needed = (*(f"visual.{name}" for name in tower), "ln_final.weight", "token_embedding.weight", "positional_embedding")
     absent = [name for name in needed if name not in given]
     if absent:
-        raise ValueError(f"from_openai_clip: expected the tensors of a CLIP ResNet; missing: {absent}; got {len(given)} tensors, such as {sorted(given)[:5]}.")
+        raise ValueError(f"Expected the tensors of {WANTED}; missing: {absent}; got {len(given)} tensors, such as {sorted(given)[:5]}.")
     width, stages = len(given[needed[0]]), {}
     for name in given:
         if found := re.match(r"visual\.layer(\d+)\.(\d+)\.", name):
@@ -111,4 +84,4 @@ def _renamed(given: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
             unknown.append(name)
         else:
             state[re.sub(*pattern, name)] = value.T if name == "text_projection" else value
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}, sorted(unknown)
+    return state, unknown
