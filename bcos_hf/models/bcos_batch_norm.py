@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .bcos_norms import Affine, PositionNorm2d
 from .bcos_precision import wide, wide_dtype
+from .bcos_synchronised_norm import processes, synchronised_scaling
 
 
 class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
@@ -17,11 +18,18 @@ class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
 
     The running variance is updated by the biased batch variance (nn.BatchNorm2d takes the unbiased). `running_mean` is kept for its name in state
     dicts and never read.
+
+    Attributes:
+        synchronised: in training under several processes, the variance is that of all their pictures, as one process with the whole batch has it.
     """
+
+    synchronised = False
 
     def forward(self, x: Tensor) -> Tensor:
         of_batch = self.training or self.running_var is None
-        if of_batch and not self.explaining:
+        if of_batch and not self.explaining and self.synchronised and processes() > 1:
+            y, var = synchronised_scaling(x, self.weight, self.bias, self.eps)
+        elif of_batch and not self.explaining:
             y, _, var = _BatchScaling.apply(x, self.weight, self.bias, self.eps)
             y = _dense_gradient(y)
         else:
