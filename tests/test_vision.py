@@ -16,7 +16,7 @@ from bcos_hf.models.modeling_densenet import DENSENETS, DenseNetConfig, DenseNet
 from bcos_hf.models.modeling_simple_vit import SimpleViTConfig, sincos_positions
 
 
-CONVOLUTIONAL = ("resnet", "densenet", "convnext")
+CONVOLUTIONAL = ("resnet", "resnext", "densenet", "convnext", "vgg")
 _SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=4)
 VARIANTS = [
     ("resnet", dict(layer_type="basic", hidden_sizes=[8, 16])),
@@ -24,8 +24,11 @@ VARIANTS = [
     ("resnet", dict(downsample_in_bottleneck=True)),
     ("resnet", dict(hidden_act="gelu")),
     ("resnet", dict(embedding_size=3)),
+    ("resnext", dict(groups=4, width_per_group=32, downsample_in_bottleneck=True)),
     ("densenet", dict(depths=[1, 1, 1], bottleneck=4)),
     ("convnext", dict(layer_scale_init_value=0.0, drop_path_rate=0.1)),
+    ("vgg", dict(use_batch_norm=False, depths=[2, 1])),
+    ("vgg", dict(dense=True)),
     ("vit", dict(qkv_bias=False, hidden_act="gelu_new")),
     ("vit", dict(image_size=[16, 16], patch_size=8)),
     ("dinov2", dict(use_swiglu_ffn=False, drop_path_rate=0.1)),
@@ -52,7 +55,7 @@ def test_laws_hold_for_every_variant(family, fields):
     assert explanation.contributions.shape == (2, 2, 16, 16) and explanation.weights.shape == (2, 2, 2 * vision.num_channels, 16, 16)
 
 
-@pytest.mark.parametrize("family", ["resnet", "densenet"])
+@pytest.mark.parametrize("family", ["resnet", "resnext", "densenet", "vgg"])
 def test_classifying_before_pooling_is_the_same_where_all_is_linear(family):
     standard, x = tiny(family), batch_of(family)["pixel_values"]
     twin = bcosify(standard, **{**same(family), "head_before_pooling": True})
