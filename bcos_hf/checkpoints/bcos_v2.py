@@ -43,7 +43,7 @@ FAMILIES = {
     "densenet": Family(BcosDenseNetForImageClassification, names.DENSENET, _B_COS),
     "vgg": Family(BcosVGGForImageClassification, names.vgg([1, 1, 2, 2, 2]), _B_COS | dict(dense=True, dropout=0.0)),
     "convnext": Family(BcosConvNextForImageClassification, names.CONVNEXT, _B_COS | _CONVNEXT),
-    "simple_vit": Family(BcosSimpleViTForImageClassification, names.SAME, _B_COS),
+    "simple_vit": Family(BcosSimpleViTForImageClassification, names.SAME, _B_COS | dict(head_before_pooling=False)),
     "standard_vit": Family(SimpleViTForImageClassification, names.SAME, strip=str),
 }
 
@@ -71,7 +71,8 @@ def published_as(source, name: str | None = None) -> tuple[str, Published]:
         last = os.fspath(source).replace(os.sep, "/").rpartition("/")[2]
         name = next((known for known, published in MODELS.items() if last in (known, published.file)), None)
     if name not in MODELS:
-        got = f"name={name!r}" if name else f"{type(source).__name__ if isinstance(source, dict) else source!r} without a name"
+        given = "a state dict" if isinstance(source, dict) else repr(os.fspath(source))
+        got = f"{given} without a name" if name is None else f"name={name!r}"
         raise ValueError(f"from_bcos_v2: expected one of {', '.join(MODELS)}; got {got}. Give it as `name`.")
     return name, MODELS[name]
 
