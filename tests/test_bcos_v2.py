@@ -241,7 +241,7 @@ def test_logits_are_those_of_the_network_written_slowly(kind):
     state, x = random_state(layout_of(fields)), torch.rand(2, 3, 64, 64, dtype=torch.float64)
     model = model_from_state(kind.split()[0], dict(fields, num_labels=1000), state, kind).double()
     expected = slow({name: value.double() for name, value in state.items()}, torch.cat([x, 1 - x], 1), fields).mean((2, 3))
-    assert expected.std(1).min() > 1e-3
+    assert expected.std(1).min() > 3e-5
     torch.testing.assert_close(model(x).logits, expected - math.log(999), rtol=0, atol=1e-10)
     explanation = model.explain(x, targets=[[3, 7]] * 2)
     torch.testing.assert_close(explanation.contributions.sum((-2, -1)) + explanation.constant, explanation.explained_logits, rtol=0, atol=1e-10)
@@ -263,12 +263,8 @@ def test_a_batch_norm_in_place_of_layer_norms_learns_its_variance_from_maps_alon
 
 def test_which_model_it_is_and_its_pictures(tmp_path):
     assert published_as("somewhere/resnet_50_long-ef38a88533.pth")[0] == "resnet50_long" and published_as("resnet50")[0] == "resnet50"
-    for source, name, message in (
-        ({}, None, "got a state dict without a name"),
-        ("x.pth", None, "got 'x.pth' without a name"),
-        ({}, "resnet5", "got name='resnet5'"),
-    ):
-        with pytest.raises(ValueError, match=f"resnet18, resnet34, .*{message}"):
+    for source, name, got in (({}, None, "a state dict without a name"), ("x.pth", None, "'x.pth' without a name"), ({}, "resnet5", "name='resnet5'")):
+        with pytest.raises(ValueError, match=f"resnet18, resnet34, .*; got {got}"):
             from_bcos_v2(source, name)
     for name, side, normalised in (("resnet18", 256, False), ("convnext_tiny", 232, False), ("standard_vitc_s_patch1_14", 256, True)):
         processor = bcos_v2_processor(name)
@@ -302,11 +298,11 @@ class Malicious:
 def test_a_malicious_or_damaged_file_is_refused_and_nothing_in_it_is_run(tmp_path):
     file, trace = tmp_path / "resnet_18-68b4160fff.pth", tmp_path / "trace"
     torch.save({"conv1.linear.weight": Malicious(trace)}, file)
-    with pytest.raises(ValueError, match="Expected B-cos v2's resnet18: .*Nothing in it was run"):
+    with pytest.raises(ValueError, match=r"Expected B-cos v2's resnet18: .*Nothing in it was run"):
         from_bcos_v2(file)
     torch.save(random_state(conv("conv1", 64, 6, 7)), file)
     file.write_bytes(file.read_bytes()[:-3000])
-    with pytest.raises(ValueError, match="Expected B-cos v2's resnet18: .*damaged"):
+    with pytest.raises(ValueError, match=r"Expected B-cos v2's resnet18: .*damaged"):
         from_bcos_v2(file)
     assert not trace.exists()
 
