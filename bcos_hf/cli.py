@@ -18,6 +18,7 @@ import bcos_hf
 from bcos_hf import training
 from bcos_hf.checkpoints import FORMATS
 from bcos_hf.data.image_inputs import rgb
+from bcos_hf.models.bcos_saving import filled_at_once
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pretrained networks, made inherently interpretable.")
@@ -105,9 +106,10 @@ def import_(
         if len(signature(read).parameters) < len(given):
             raise ValueError(f"--name: expected none, as {kind} reads everything off the file; got {name!r}.")
         model = read(*given)
-        model.save_pretrained(folder)
-        if processor_of is not None:
-            processor_of(*given).save_pretrained(folder)
+        with filled_at_once(folder) as temporary:
+            model.save_pretrained(temporary)
+            if processor_of is not None:
+                processor_of(*given).save_pretrained(temporary)
         made = {"model": type(model).__name__, "parameters": model.num_parameters(), "folder": str(folder)}
         _say(made, as_json, f"{made['model']}, {made['parameters']:,} parameters. Saved to {folder}.")
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import AutoModelForImageClassification
 
 from bcos_hf import bcosify
 from bcos_hf.checkpoints import bcos_v2_processor, from_bcos_v2, reading
@@ -247,7 +248,7 @@ def test_logits_are_those_of_the_network_written_slowly(kind):
     torch.testing.assert_close(explanation.contributions.sum((-2, -1)) + explanation.constant, explanation.explained_logits, rtol=0, atol=1e-10)
 
 
-def test_a_batch_norm_in_place_of_layer_norms_learns_its_variance_from_maps_alone():
+def test_a_batch_norm_in_place_of_layer_norms_learns_its_variance_from_maps_alone(tmp_path):
     fields = SLOW["convnext bnu"][0]
     model = model_from_state("convnext", dict(fields, num_labels=1000), random_state(convnext_layout(fields)), "").train()
     seen = []
@@ -256,6 +257,10 @@ def test_a_batch_norm_in_place_of_layer_norms_learns_its_variance_from_maps_alon
     assert [x.shape for x in seen] == [(2, 4 * 4, 8)] and model.convnext.layernorm.num_batches_tracked == 4
     before = random_state(convnext_layout(fields))["classifier.0.running_var"]
     torch.testing.assert_close(model.convnext.layernorm.running_var, 0.9 * before + 0.1 * seen[0].flatten(0, 1).var(0, unbiased=False))
+    model.eval().save_pretrained(tmp_path)
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    assert torch.equal(loaded(seen[0].new_ones(1, 3, 32, 32)).logits, model(seen[0].new_ones(1, 3, 32, 32)).logits)
 
 
 # -- files, addresses, and what is refused
@@ -328,4 +333,18 @@ def test_an_address_is_fetched_once_and_must_have_the_content_that_its_name_says
         reading.state_of((tmp_path / "none.pth").as_uri(), "a state")
     with pytest.raises(ValueError, match="expected an address that begins with https://"):
         reading.state_of("http://example.org/state.pth", "a state")
+    (tmp_path / "damaged.pt").write_bytes(content[:-300])
+    with pytest.raises(ValueError, match=r"Expected a state: .*damaged.pt', which is damaged"):
+        reading.state_of((tmp_path / "damaged.pt").as_uri(), "a state")
     assert sorted(path.name for path in (tmp_path / "cache").rglob("*.p*")) == sorted([good.name, "state.pt", "state.pt"])
+
+
+def test_a_name_is_enough_where_the_file_is_in_the_cache_of_torch_hub(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = MODELS["vitc_ti_patch1_14"]
+    file = tmp_path / "hub" / "checkpoints" / published.file
+    file.parent.mkdir(parents=True)
+    torch.save(random_state(vit_layout(published.fields)), file)
+    model = from_bcos_v2("vitc_ti_patch1_14")
+    for source in (file, RELEASE + published.file):  # whose name says which model it is
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in from_bcos_v2(source).state_dict().items())

@@ -13,7 +13,9 @@ from bcos_hf import bcosify
 from bcos_hf.models import bcos_batch_norm, bcos_inputs
 from bcos_hf.models.bcos_layers import Bcos, BcosConv2d
 from bcos_hf.models.modeling_densenet import DENSENETS, DenseNetConfig, DenseNetForImageClassification
+from bcos_hf.models.modeling_resnext import ResNeXtConfig, ResNeXtForImageClassification
 from bcos_hf.models.modeling_simple_vit import SimpleViTConfig, sincos_positions
+from bcos_hf.models.modeling_vgg import VGGS, VGGConfig, VGGForImageClassification
 
 
 CONVOLUTIONAL = ("resnet", "resnext", "densenet", "convnext", "vgg")
@@ -244,3 +246,37 @@ def test_densenets_have_the_published_sizes(name, parameters):
     assert {"features.conv0.weight", "features.denseblock4.denselayer16.conv2.weight", "features.transition3.conv.weight", "classifier.bias"} <= set(
         model.state_dict()
     )
+
+
+@pytest.mark.parametrize(
+    "name, parameters, with_norms",
+    [("vgg11", 132863336, 132868840), ("vgg13", 133047848, 133053736), ("vgg16", 138357544, 138365992), ("vgg19", 143667240, 143678248)],
+)  # from the same documentation
+def test_vggs_have_the_published_sizes(name, parameters, with_norms):
+    for use_batch_norm, expected in ((False, parameters), (True, with_norms)):
+        with torch.device("meta"):
+            model = VGGForImageClassification(VGGConfig(depths=VGGS[name], use_batch_norm=use_batch_norm, num_labels=1000))
+        assert model.num_parameters() == expected
+
+
+@pytest.mark.parametrize("depths, groups, width, parameters", [([3, 4, 6, 3], 32, 4, 25028904), ([3, 4, 23, 3], 64, 4, 83455272)])
+def test_resnexts_have_the_published_sizes(depths, groups, width, parameters):
+    """resnext50_32x4d and resnext101_64x4d."""
+    with torch.device("meta"):
+        model = ResNeXtForImageClassification(ResNeXtConfig(depths=depths, groups=groups, width_per_group=width, num_labels=1000))
+    assert model.num_parameters() == parameters
+
+
+@pytest.mark.parametrize("fields", [dict(layer_type="basic"), dict(groups=0), dict(hidden_sizes=[4, 8, 8, 8])])
+def test_a_resnext_that_cannot_be_is_refused(fields):
+    with pytest.raises(ValueError, match="ResNeXt: expected layer_type 'bottleneck' and a channel or more in each group; got"):
+        ResNeXtConfig(**fields)
+
+
+def test_a_vgg_is_the_published_one_with_a_linear_layer_first():
+    """A map of 7 x 7, flattened, through three linear layers (Simonyan and Zisserman, ICLR 2015, section 2.1)."""
+    model, x = tiny("vgg"), torch.randn(2, 3, 28, 28, dtype=torch.float64)
+    hidden = model.features(x).flatten(1)
+    for layer in (model.classifier[0], model.classifier[3]):
+        hidden = (hidden @ layer.weight.flatten(1).T + layer.bias).relu()
+    torch.testing.assert_close(model(x).logits, model.classifier[6](hidden))

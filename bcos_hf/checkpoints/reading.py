@@ -5,8 +5,8 @@ import os
 import pickle
 import re
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import Tensor
@@ -30,11 +30,10 @@ def downloaded(url: str) -> Path:
     file = folder / name if known else folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        logging.get_logger(__name__).info(f"{url}: fetched to {file}")
         try:
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=known and known[1], progress=False)
-        except URLError as error:
-            raise OSError(f"{url}: could not be fetched ({error.reason}). Fetch it by hand and give its path.") from error
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=known and known[1], progress=logging.is_progress_bar_enabled())
+        except (OSError, HTTPException) as error:
+            raise OSError(f"{url}: could not be fetched ({error}). Fetch it by hand and give its path.") from error
         except RuntimeError as error:
             raise ValueError(f"{url}: expected the content that its name says, got another ({error}). Nothing was kept; try again.") from error
     return file
@@ -50,17 +49,20 @@ def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict
     """
     if isinstance(source, dict):
         return source
-    if "://" in os.fspath(source):
-        source = downloaded(os.fspath(source))
+    source = os.fspath(source)
+    fetched = "://" in source
+    file = str(downloaded(source)) if fetched else source
     try:
-        return torch.jit.load(os.fspath(source), map_location="cpu").state_dict()
+        return torch.jit.load(file, map_location="cpu").state_dict()
     except RuntimeError:  # no archive
         pass
     try:
-        made = torch.load(source, map_location="cpu", weights_only=True)
+        made = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        if fetched:
+            os.unlink(file)  # so that it is fetched again
         raise ValueError(
-            f"Expected {wanted}: a TorchScript archive or a file of tensors alone; got {os.fspath(source)!r}, which is damaged or holds other Python "
+            f"Expected {wanted}: a TorchScript archive or a file of tensors alone; got {source!r}, which is damaged or holds other Python "
             "objects. Nothing in it was run; fetch it again from where it was published."
         ) from error
     state = made.get("state_dict", made) if isinstance(made, dict) else made
@@ -70,7 +72,7 @@ def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict
 def model_of(cls: type[PreTrainedModel], config, state: dict[str, Tensor], wanted: str, unexpected: Iterable[str] = ()) -> PreTrainedModel:
     """The model of a config with every tensor of `state`, in evaluation mode, float32; `unexpected` are names found before that fit nowhere.
 
-    The weight of a 1x1 convolution may stand for that of a linear layer, [M, C, 1, 1] for [M, C].
+    The weight of a 1x1 convolution may stand for that of a linear layer: [M, C, 1, 1] is taken for [M, C], as are all ones at the end of a shape.
 
     Raises:
         ValueError: tensors are missing, unexpected, or of another shape; the message names them.

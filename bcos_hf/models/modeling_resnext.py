@@ -21,10 +21,10 @@ class ResNeXtConfig(ResNetConfig):
     def __post_init__(self, **kwargs) -> None:
         super().__post_init__(**kwargs)
         widths = [self.width_of(size) for size in self.hidden_sizes]
-        if self.layer_type != "bottleneck" or any(width < 1 or width % self.groups for width in widths):
+        if self.layer_type != "bottleneck" or min(widths) < 1:
             raise ValueError(
-                f"ResNeXt: expected layer_type 'bottleneck' and hidden_sizes that give each stage a multiple of groups={self.groups} channels; "
-                f"got {self.layer_type!r} and {widths} channels. ResNetConfig has the networks without groups."
+                f"ResNeXt: expected layer_type 'bottleneck' and a channel or more in each group; got {self.layer_type!r} and {widths} channels in "
+                f"groups={self.groups}. ResNetConfig has the networks without groups."
             )
 
     def width_of(self, out_channels: int) -> int:
