@@ -27,6 +27,7 @@ VARIANTS = [
     ("resnet", dict(hidden_act="gelu")),
     ("resnet", dict(embedding_size=3)),
     ("resnext", dict(groups=4, width_per_group=32, downsample_in_bottleneck=True)),
+    ("resnext", dict(groups=1)),
     ("densenet", dict(depths=[1, 1, 1], bottleneck=4)),
     ("convnext", dict(layer_scale_init_value=0.0, drop_path_rate=0.1)),
     ("vgg", dict(use_batch_norm=False, depths=[2, 1])),
@@ -259,9 +260,11 @@ def test_vggs_have_the_published_sizes(name, parameters, with_norms):
         assert model.num_parameters() == expected
 
 
-@pytest.mark.parametrize("depths, groups, width, parameters", [([3, 4, 6, 3], 32, 4, 25028904), ([3, 4, 23, 3], 64, 4, 83455272)])
+@pytest.mark.parametrize(
+    "depths, groups, width, parameters", [([3, 4, 6, 3], 32, 4, 25028904), ([3, 4, 23, 3], 64, 4, 83455272), ([3, 4, 6, 3], 1, 128, 68883240)]
+)
 def test_resnexts_have_the_published_sizes(depths, groups, width, parameters):
-    """resnext50_32x4d and resnext101_64x4d."""
+    """resnext50_32x4d, resnext101_64x4d and wide_resnet50_2."""
     with torch.device("meta"):
         model = ResNeXtForImageClassification(ResNeXtConfig(depths=depths, groups=groups, width_per_group=width, num_labels=1000))
     assert model.num_parameters() == parameters

@@ -1,6 +1,7 @@
 """ResNeXt (Xie et al., CVPR 2017, arXiv 1611.05431), which transformers lacks: its ResNet, whose 3x3 convolutions have groups, with wider bottlenecks.
 
-resnext50_32x4d is the default: 32 groups of 4 channels in the first stage, of twice as many in each stage after it.
+resnext50_32x4d is the default: 32 groups of 4 channels in the first stage, of twice as many in each stage after it. One group of 128 is Wide ResNet-50-2
+(Zagoruyko and Komodakis, BMVC 2016, arXiv 1605.07146).
 """
 
 from huggingface_hub.dataclasses import strict
@@ -32,7 +33,12 @@ class ResNeXtConfig(ResNetConfig):
         return out_channels // 4 * self.width_per_group // 64 * self.groups
 
 
+class ResNeXtBottleNeckLayer(ResNetBottleNeckLayer):
+    """ResNetBottleNeckLayer with groups and its own width; made of one by `_group_`."""
+
+
 def _group_(layer: ResNetBottleNeckLayer, config: ResNeXtConfig) -> None:
+    layer.__class__ = ResNeXtBottleNeckLayer
     first, middle, last = (part.convolution for part in layer.layer)
     width = config.width_of(last.out_channels)
     layer.layer = nn.Sequential(
@@ -48,7 +54,7 @@ class _ResNeXt:
     def post_init(self) -> None:
         """Before the weights are made."""
         for module in self.modules():
-            if type(module) is ResNetBottleNeckLayer and module.layer[1].convolution.groups != self.config.groups:
+            if type(module) is ResNetBottleNeckLayer:
                 _group_(module, self.config)
         super().post_init()
 
