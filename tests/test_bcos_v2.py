@@ -16,8 +16,8 @@ from bcos_hf.checkpoints.names import renamed
 
 
 NORM = ("weight", "running_mean", "running_var", "num_batches_tracked")  # of a batch norm without bias
-# of these the README gives another last digit than the layers of its own code have
-MISPRINTED = {"resnet50": 25.54, "resnet50_long": 25.54, "simple_vit_s_patch16_224": 22.22, "vitc_b_patch1_14": 81.33}
+# of these the README's last digit is not that of the layers which the same repository builds (pretrained.py there has 25.54 for ResNet-50)
+COUNTED = {"resnet50": 25.54, "resnet50_long": 25.54, "simple_vit_s_patch16_224": 22.22, "vitc_b_patch1_14": 81.33}
 
 
 # -- the layouts, as bcos/models/*.py builds them: name -> shape
@@ -152,7 +152,7 @@ def test_every_published_layout_is_a_model_of_ours_at_full_size(name):
     renewed, unknown = renamed(theirs, table, strip)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     assert not unknown and {key: reading._fitted(value, shapes.get(key)).shape for key, value in renewed.items()} == shapes
-    assert abs(model.num_parameters() / 1e6 - MISPRINTED.get(name, published.parameters)) < 0.00501
+    assert abs(model.num_parameters() / 1e6 - COUNTED.get(name, published.parameters)) < 0.00501
 
 
 @pytest.mark.parametrize("name", ["resnet18", "simple_vit_ti_patch16_224", "standard_vitc_ti_patch1_14"])
