@@ -1,9 +1,10 @@
-"""The command line, `bcos-hf`: convert, train, explain, push. A failure says what was expected and ends with status 1; wrong usage ends with 2."""
+"""The command line, `bcos-hf`: convert, import, train, explain, push. A failure says what was expected and ends with status 1; wrong usage ends with 2."""
 
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,9 @@ from transformers.utils import logging
 
 import bcos_hf
 from bcos_hf import training
+from bcos_hf.checkpoints import FORMATS
 from bcos_hf.data.image_inputs import rgb
+from bcos_hf.models.bcos_saving import filled_at_once
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pretrained networks, made inherently interpretable.")
@@ -82,6 +85,33 @@ def convert(
         counts = {name: len(getattr(report, name)) for name in ("converted", "kept", "dropped", "new")}
         text = f"{report}\n\n{type(model).__name__}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f". Saved to {folder}."
         _say({"model": type(model).__name__, "folder": str(folder), **report.to_dict()}, as_json, text)
+
+
+@app.command("import")
+def import_(
+    kind: Annotated[str, typer.Argument(metavar="FORMAT", help=f"Whose checkpoint it is: {', '.join(FORMATS)}.")],
+    source: Annotated[str, typer.Argument(help="A file, an https address, or the name of a published model.")],
+    folder: Annotated[Path, typer.Argument(help="Where the model is saved, new or empty.")],
+    name: Annotated[str | None, typer.Option(help="Which of the published models it is, where the source does not say.")] = None,
+    as_json: AS_JSON = False,
+) -> None:
+    """Make a model folder of a published checkpoint: bcos-hf import bcos-v2 resnet50 bcos-resnet50"""
+    with _told():
+        if kind not in FORMATS:
+            raise ValueError(f"import: expected one of {sorted(FORMATS)}, got {kind!r}.")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder}: expected a new or empty folder, got one with content. Nothing was changed.")
+        read, processor_of = FORMATS[kind]
+        given = (source,) if name is None else (source, name)
+        if len(signature(read).parameters) < len(given):
+            raise ValueError(f"--name: expected none, as {kind} reads everything off the file; got {name!r}.")
+        model = read(*given)
+        with filled_at_once(folder) as temporary:
+            model.save_pretrained(temporary)
+            if processor_of is not None:
+                processor_of(*given).save_pretrained(temporary)
+        made = {"model": type(model).__name__, "parameters": model.num_parameters(), "folder": str(folder)}
+        _say(made, as_json, f"{made['model']}, {made['parameters']:,} parameters. Saved to {folder}.")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

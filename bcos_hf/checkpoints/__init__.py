@@ -1,6 +1,13 @@
 """Published checkpoints as our models; name maps are data."""
 
+from .bcos_v2 import bcos_v2_processor, from_bcos_v2
 from .openai_clip import from_openai_clip
 
 
-__all__ = ["from_openai_clip"]
+__all__ = ["FORMATS", "bcos_v2_processor", "from_bcos_v2", "from_openai_clip"]
+
+# name of a format -> what makes its model, and what makes the model's image processor (None: stock); both take a source, and a name where there are several
+FORMATS = {
+    "bcos-v2": (from_bcos_v2, bcos_v2_processor),
+    "openai-clip": (from_openai_clip, None),
+}
