@@ -26,7 +26,7 @@ from .reading import model_of, state_of
 WANTED = "a B-cosified network of the authors' code"
 AVERAGED = "ema.module."
 BESIDE = ("ema.", "clip_model.", "criterion.", "test_criterion.")  # the average, the frozen teacher and the losses
-OF_THE_LOSS = r"(model\.)?logit_(scale|bias)"  # learned scalars of the SigLIP loss, which an image tower has no use for
+OF_THE_LOSS = r"(ema\.module\.|model\.)?logit_(scale|bias)"  # learned scalars of the SigLIP loss, which an image tower has no use for
 LOGIT_BIAS = -math.log(1000 - 1)  # whatever the number of classes
 HEAD_WIDTH = 64  # of every published ViT
 
@@ -78,6 +78,8 @@ def _tensors_of(source) -> dict[str, Tensor]:
     try:
         return state_of(source, WANTED)
     except ValueError as error:
+        if not os.path.isfile(source):
+            raise
         raise ValueError(f"{error} {RESAVE}") from error
 
 
@@ -90,10 +92,11 @@ def _settings_of(source) -> dict:
 
 def _network(state: dict[str, Tensor], ema: bool) -> tuple[dict[str, Tensor], set[str]]:
     """The tensors of the network, without the prefixes of what it was trained in; and the names beside them that nothing is known of."""
+    state = {name: value for name, value in state.items() if not re.fullmatch(OF_THE_LOSS, name)}
     averaged = {name.removeprefix(AVERAGED): value for name, value in state.items() if name.startswith(AVERAGED)}
     trained = {name: value for name, value in state.items() if not name.startswith(BESIDE)}
     unexpected = {name for name in trained if averaged and name.removeprefix("model.") not in averaged}
-    chosen = {name: value for name, value in (averaged if averaged and ema else trained).items() if not re.fullmatch(OF_THE_LOSS, name)}
+    chosen = averaged if averaged and ema else trained
     if not any(name.startswith("model.") for name in chosen):
         raise ValueError(
             f"Expected {WANTED}, whose names begin with 'model.'; got {len(chosen)} tensors, such as {sorted(chosen)[:5]}. Networks of B-cos v2, whose layers "

@@ -23,7 +23,7 @@ def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict
         pass
     try:
         made = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
             f"Expected {wanted}: a TorchScript archive or a file of tensors alone; got {os.fspath(source)!r}, which is damaged or holds other Python "
             "objects. Nothing in it was run; fetch it again from where it was published."
