@@ -63,7 +63,7 @@ def _config_of(folder: Path) -> dict:
     names = given.get("architectures") if isinstance(given, dict) else None
     if not isinstance(names, list) or len(names) != 1 or names[0] not in CLASSES:
         raise ValueError(f"Expected {WANTED}, config.json with architectures of one of {list(CLASSES)}; got {names}.")
-    absent = [name for name in ("b", *(["b_list"] if given.get("different_b_per_layer") else [])) if name not in given]
+    absent = [name for name in ("b", *(["b_list"] if given.get("different_b_per_layer") else [])) if given.get(name) is None]
     if not given.get("bcos") or absent:
         raise ValueError(f"Expected {WANTED}, config.json with bcos true and b; got bcos {given.get('bcos')}, missing: {absent or 'none'}.")
     return given
