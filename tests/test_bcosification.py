@@ -209,9 +209,10 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("kind, model, fields", SETTINGS)
-def test_hyper_parameters_tell_what_tensors_do_not(tmp_path, kind, model, fields):
-    torch.save(lightning(random_state(SMALL[kind]), **model), tmp_path / "last.ckpt")
+def test_hyper_parameters_tell_what_tensors_do_not(tmp_path, kind, model, fields, zipped):
+    torch.save(lightning(random_state(SMALL[kind]), **model), tmp_path / "last.ckpt", _use_new_zipfile_serialization=zipped)
     config = from_bcosification(tmp_path / "last.ckpt").config
     assert {name: getattr(config, name) for name in fields} == fields
     assert from_bcosification(tmp_path / "last.ckpt", b=1.25).config.b == 1.25

@@ -7,6 +7,7 @@ the `model` part of the hyper-parameters are read. The first layer reads [z, -z]
 import math
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -86,8 +87,8 @@ def _tensors_of(source) -> dict[str, Tensor]:
 def _settings_of(source) -> dict:
     """The `model` part of the hyper-parameters that a checkpoint was trained with; {} where only tensors are left."""
     if not isinstance(source, dict):
-        source = torch.load(source, map_location="cpu", weights_only=True, mmap=True) if os.path.isfile(source) else {}
-    return source.get("hyper_parameters", {}).get("model", {})
+        source = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source)) if os.path.isfile(source) else {}
+    return (source.get("hyper_parameters") or {}).get("model", {})
 
 
 def _network(state: dict[str, Tensor], ema: bool) -> tuple[dict[str, Tensor], set[str]]:
