@@ -102,14 +102,14 @@ def import_(
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder}: expected a new or empty folder, got one with content. Nothing was changed.")
         read, processor_of = FORMATS[kind]
-        given = (source,) if name is None else (source, name)
-        if len(signature(read).parameters) < len(given):
+        given = {} if name is None else {"name": name}
+        if not given.keys() <= signature(read).parameters.keys():
             raise ValueError(f"--name: expected none, as {kind} reads everything off the file; got {name!r}.")
-        model = read(*given)
+        model = read(source, **given)
+        beside = _processors(source) if Path(source).is_dir() else []
         with filled_at_once(folder) as temporary:
-            model.save_pretrained(temporary)
-            if processor_of is not None:
-                processor_of(*given).save_pretrained(temporary)
+            for part in (model, *beside, *([processor_of(source, **given)] if processor_of else [])):
+                part.save_pretrained(temporary)
         made = {"model": type(model).__name__, "parameters": model.num_parameters(), "folder": str(folder)}
         _say(made, as_json, f"{made['model']}, {made['parameters']:,} parameters. Saved to {folder}.")
 

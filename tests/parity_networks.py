@@ -10,7 +10,7 @@ import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from bcos_hf import bcosify
-from bcos_hf.checkpoints import names
+from bcos_hf.checkpoints import from_bcosification, names
 from bcos_hf.checkpoints.bcos_v2 import model_from_state
 from bcos_hf.checkpoints.names import bare, new_name
 from bcos_hf.models.modeling_densenet import DenseNetConfig, DenseNetForImageClassification
@@ -71,6 +71,16 @@ def meets_training(golden, model, pixel_values: torch.Tensor, ours) -> None:
         golden.meets(key, model.state_dict()[ours(key.removeprefix("train/running_var/"))])
 
 
+def as_published(golden, state: dict) -> dict:
+    """The Lightning checkpoint that the reference's training would save of the network that it converted."""
+    made = {}
+    for theirs, origin in golden.settings["name_map_bcos_to_standard"].items():
+        source = origin.split()[0]
+        value = golden.tensors.get(f"converted/{theirs}", state.get(source, torch.tensor(0)))
+        made[f"model.{theirs}"] = value[..., None, None] if "reshaped" in origin else value
+    return {"state_dict": made, "hyper_parameters": {"model": golden.settings["model_config"]}}
+
+
 def bcosified(make, name_of):
     """A check of a network that the authors converted; `make(architecture)` is the standard one."""
 
@@ -102,6 +112,9 @@ def bcosified(make, name_of):
                 golden.meets(f"converted/{theirs}", made)
             elif not origin.startswith("new buffer"):
                 assert torch.equal(made, state[origin.split()[0]]), theirs  # '... (reshaped)': their head is a 1x1 convolution, ours a linear layer
+        unsaid = dict(max_pool=bcos.config.max_pool) if hasattr(bcos.config, "depths") else dict(num_attention_heads=bcos.config.num_attention_heads)
+        loaded = from_bcosification(as_published(golden, state), logit_bias=settings.get("logit_bias"), **unsaid)
+        golden.meets("output/logits", loaded(z).logits)
         meets_explanations(golden, bcos, z, std)
         meets_training(golden, bcos, z, lambda name: name_of(bare(name)))
 

@@ -55,6 +55,8 @@ DENSENET: Table = (
     (r"features\.\d+\.(.+)", r"features.norm5.\1"),
     *SAME,
 )
+# the image tower of CLIP RN50, B-cosified: OpenAI's names, but that conversion numbered the children of `downsample` anew
+CLIP_RESNET: Table = ((r"(.+)downsample\.(\d)(.+)", lambda found: f"{found[1]}downsample.{int(found[2]) - 1}{found[3]}"), *SAME)
 _CONVNEXT_BLOCK = ("dwconv", "layernorm", "pwconv1", "pwconv2")
 # ConvNeXt of B-cos v2: as torchvision numbers it (features.2, .4, .6, .8 are the stages), but for the stem
 CONVNEXT: Table = (

@@ -39,6 +39,12 @@ def downloaded(url: str) -> Path:
     return file
 
 
+def file_of(source: str | os.PathLike) -> str:
+    """The path of a file that is given by its path or by an https address, as `downloaded` fetches it."""
+    source = os.fspath(source)
+    return str(downloaded(source)) if "://" in source else source
+
+
 def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict[str, Tensor]:
     """The tensors of a state dict, of a file that holds one (bare, or under 'state_dict'), or of a TorchScript archive; `wanted` is for errors.
 
@@ -49,20 +55,18 @@ def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict
     """
     if isinstance(source, dict):
         return source
-    source = os.fspath(source)
-    fetched = "://" in source
-    file = str(downloaded(source)) if fetched else source
+    file, fetched = file_of(source), "://" in os.fspath(source)
     try:
         return torch.jit.load(file, map_location="cpu").state_dict()
     except RuntimeError:  # no archive
         pass
     try:
         made = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         if fetched:
             os.unlink(file)  # so that it is fetched again
         raise ValueError(
-            f"Expected {wanted}: a TorchScript archive or a file of tensors alone; got {source!r}, which is damaged or holds other Python "
+            f"Expected {wanted}: a TorchScript archive or a file of tensors alone; got {os.fspath(source)!r}, which is damaged or holds other Python "
             "objects. Nothing in it was run; fetch it again from where it was published."
         ) from error
     state = made.get("state_dict", made) if isinstance(made, dict) else made
