@@ -49,10 +49,10 @@ def write_model_folder(
         (folder / "bcos_eval.json").write_text(json.dumps({"metrics": metrics, "datasets": facts.get("datasets")}, indent=2) + "\n")
 
 
-def existing_card(repo_id: str, token: str | None = None) -> str | None:
+def existing_card(repo_id: str, token: str | None = None, repo_type: str = "model") -> str | None:
     """The card of a repository, None where there is no such file or repository."""
     try:
-        return Path(hf_hub_download(repo_id, "README.md", token=token)).read_text(encoding="utf-8")
+        return Path(hf_hub_download(repo_id, "README.md", token=token, repo_type=repo_type)).read_text(encoding="utf-8")
     except (EntryNotFoundError, RepositoryNotFoundError):
         return None
 
