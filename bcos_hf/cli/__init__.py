@@ -4,11 +4,11 @@ import sys
 
 from transformers.utils import logging
 
-from . import commands
+from . import commands, datasets
 from .common import app
 
 
-__all__ = ["app", "commands", "main"]
+__all__ = ["app", "commands", "datasets", "main"]
 
 
 def main() -> None:

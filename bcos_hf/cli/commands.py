@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import AutoImageProcessor, AutoTokenizer, TrainingArguments
+from transformers import TrainingArguments
 
 import bcos_hf
 from bcos_hf import training
 from bcos_hf.data.image_inputs import rgb
 
-from .common import AS_JSON, app, load, processors, say, told
+from .common import AS_JSON, app, load, processor_of, processors, say, told
 
 
 # task -> what parses its settings, and what makes its trainer
@@ -79,7 +79,7 @@ def explain(
             raise ValueError(f"--format: expected 'png' or 'html', got {form!r}.")
         loaded = load(model)
         pictures = loaded.main_input_name == "pixel_values"
-        processor = AutoImageProcessor.from_pretrained(model, backend="pil") if pictures else AutoTokenizer.from_pretrained(model)
+        processor = processor_of(loaded, model)
         wanted = None if target is None else int(target) if target.isdigit() else (loaded.config.label2id or {}).get(target)
         if target is not None and wanted is None:
             raise ValueError(f"--target: expected a number or one of {sorted(loaded.config.label2id)[:10]}, got {target!r}.")
@@ -119,8 +119,10 @@ def push(
     license: Annotated[str | None, typer.Option(help="Left out: the base model's.")] = None,
     private: bool = False,
 ) -> None:
-    """Push a model with its card: bcos-hf push bcos-resnet org/bcos-resnet --example photo.jpg"""
+    """Push a model with its card and what `evaluate --save` measured: bcos-hf push bcos-resnet org/bcos-resnet --example photo.jpg"""
     with told():
         from bcos_hf.hub import push as push_model  # here, as the rest needs no network
+        from bcos_hf.hub import recorded_evaluation
 
-        typer.echo(push_model(load(folder), repo_id, processors(folder), example=example, license=license, private=private))
+        facts = {"example": example, "license": license, "private": private, **recorded_evaluation(folder)}
+        typer.echo(push_model(load(folder), repo_id, processors(folder), **facts))

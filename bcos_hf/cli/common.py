@@ -47,3 +47,9 @@ def load(model: str):
     if not hasattr(loaded, "explain"):
         raise ValueError(f"{model}: expected a B-cos model, got a {type(loaded).__name__}. Convert it: bcos-hf convert {model} FOLDER.")
     return loaded
+
+
+def processor_of(loaded, source: str):
+    """The image processor or the tokenizer of a loaded classifier."""
+    pictures = loaded.main_input_name == "pixel_values"
+    return AutoImageProcessor.from_pretrained(source, backend="pil") if pictures else AutoTokenizer.from_pretrained(source)

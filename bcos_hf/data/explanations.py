@@ -45,9 +45,10 @@ def _target(target: int | str | None, features: Features, config) -> Callable[[d
             return found
 
         return of_row
-    chosen = config.label2id.get(target) if isinstance(target, str) else target
-    if target is not None and (chosen is None or not 0 <= chosen < config.num_labels):
-        raise ValueError(f"target: expected a column of {list(features)}, a class of {list(config.label2id)[:10]} or its number, got {target!r}.")
+    names = _class_names(config)
+    chosen = names.index(target) if target in names else target
+    if target is not None and (isinstance(chosen, str) or not 0 <= chosen < len(names)):
+        raise ValueError(f"target: expected a column of {list(features)}, a class of {names[:10]} or its number, got {target!r}.")
     return None if chosen is None else lambda row: chosen
 
 

@@ -70,7 +70,7 @@ def find_columns(
 def class_numbers(feature, config: PreTrainedConfig) -> Callable[[object], int]:
     """What makes of a label of type `feature` the number of the model's class; -1 of one that is missing or hidden.
 
-    Names are those of `config.label2id`; the numbers of a ClassLabel go by their names too, unless the model's classes have none (LABEL_0 ...).
+    Names are those of `config.id2label`; the numbers of a ClassLabel go by their names too, unless the model's classes have none (LABEL_0 ...).
 
     Raises:
         ValueError: names that the model has not; and, when called, a label that is none of the model's.
