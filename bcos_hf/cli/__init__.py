@@ -4,11 +4,11 @@ import sys
 
 from transformers.utils import logging
 
-from . import commands, datasets
+from . import checkpoints, commands, datasets
 from .common import app
 
 
-__all__ = ["app", "commands", "datasets", "main"]
+__all__ = ["app", "checkpoints", "commands", "datasets", "main"]
 
 
 def main() -> None:
