@@ -236,15 +236,17 @@ import json, os
 os.environ["HF_DATASETS_OFFLINE"] = "0"
 from pathlib import Path
 from bcos_hf.hub import push_explanations
+from huggingface_hub import HfApi, hf_hub_download
 from datasets import load_dataset
 address = push_explanations("out", "org/explained")
 rows = load_dataset("org/explained")
 found = {"address": address, "size": rows["train"][0]["image"].size, **{split: part["index"][:] for split, part in rows.items()}}
 Path("found.json").write_text(json.dumps(found))
-"""
-AGAIN = """
-from pathlib import Path
-from bcos_hf.hub import push_explanations
+api, card = HfApi(), Path(hf_hub_download("org/explained", "README.md", repo_type="dataset")).read_text()
+Path("first.md").write_text(card)
+card = card.replace("license: other", "license: mit").replace("---\\n\\n", "---\\n\\nA person wrote this.\\n\\n", 1)
+for path, content in {"README.md": card.encode(), "data/train-00003.parquet": Path("out/data/train-00000.parquet").read_bytes()}.items():
+    api.upload_file(path_or_fileobj=content, path_in_repo=path, repo_id="org/explained", repo_type="dataset")
 push_explanations("out", "org/explained")
 Path("out/data/train-00001.parquet").unlink()
 try:
@@ -260,18 +262,23 @@ def test_pushed_explanations_load_by_id_and_a_persons_text_stays(models, process
     folder = tmp_path / "out"
     for split, count in (("train", 5), ("test", 3)):
         explain_dataset(models["image"], processors["image"], rows("image", count), folder, rows_per_file=2, split=split, source="org/pictures")
+    shards = {f"data/{path.name}": path.read_bytes() for path in (folder / "data").iterdir()}
     with loopback_hub() as hub:
         run_script(tmp_path, hub.endpoint, PUSH)
-        files = hub.repositories["datasets/org/explained"]
-        assert {name for name in files if name.startswith("data/")} == {f"data/{path.name}" for path in (folder / "data").iterdir()}
         found = json.loads((tmp_path / "found.json").read_text())
         assert found.pop("address").startswith(f"{hub.endpoint}/datasets/org/explained/commit/")
         assert found == {"size": [16, 16], "test": [0, 1, 2], "train": [0, 1, 2, 3, 4]}
-        metadata, body = split_card(files["README.md"].decode())
+        metadata, body = split_card((tmp_path / "first.md").read_text())
         assert metadata["license"] == "other" and {"b-cos", "explanations"} <= set(metadata["tags"]) and metadata["source_datasets"] == ["org/pictures"]
         assert "| train | 5 | 0 |" in body and 'load_dataset("org/explained"' in body and str(tmp_path) not in body
-        files["README.md"] = files["README.md"].replace(b"license: other", b"license: mit").replace(b"---\n\n", b"---\n\nA person wrote this.\n\n", 1)
-        files["data/train-00003.parquet"] = files["data/train-00000.parquet"]  # of an earlier push
-        run_script(tmp_path, hub.endpoint, AGAIN)
-        assert b"A person wrote this." in files["README.md"] and b"license: mit" in files["README.md"] and "data/train-00003.parquet" not in files
+        files = hub.repositories["datasets/org/explained"]
+        assert {name: content for name, content in files.items() if name.startswith("data/")} == shards  # and none of an earlier push
+        assert b"A person wrote this." in files["README.md"] and b"license: mit" in files["README.md"] and files["README.md"].count(b"## Limits") == 1
         assert "datasets/org/never" not in hub.repositories
+
+
+def test_a_stream_need_not_know_its_columns(models, processors, tmp_path):
+    data = IterableDataset.from_generator(lambda: ({"image": picture(i), "label": i % 3} for i in range(3)))
+    assert data.features is None
+    assert explain_dataset(models["image"], processors["image"], data, tmp_path / "out")["rows"] == 3
+    assert list(read(tmp_path / "out")["label"]) == [0, 1, 2]

@@ -8,7 +8,7 @@ import typer
 
 from bcos_hf.data import explain_dataset as explain_rows
 from bcos_hf.data import find_columns, load_split
-from bcos_hf.data.one_split import features_of
+from bcos_hf.data.one_split import resolved
 from bcos_hf.data.splits import sample
 from bcos_hf.hub.explanation_folder import written_whole
 from bcos_hf.hub.push import save_evaluation
@@ -37,10 +37,10 @@ def _hub_id(dataset: str) -> str | None:
 def _loaded(model: str, dataset: str, split: str, limit: int | None, seed: int, streaming: bool, input_column, second, label) -> tuple:
     """Model, processor, rows and columns."""
     loaded = load(model)
-    rows = load_split(dataset, split, streaming=streaming, seed=seed)
+    rows = resolved(load_split(dataset, split, streaming=streaming, seed=seed))
     if limit is not None:
         rows = rows.take(limit) if streaming else sample(rows, limit, seed)
-    return loaded, processor_of(loaded, model), rows, find_columns(features_of(rows), loaded.main_input_name == "pixel_values", input_column, second, label)
+    return loaded, processor_of(loaded, model), rows, find_columns(rows.features, loaded.main_input_name == "pixel_values", input_column, second, label)
 
 
 @app.command("explain-dataset")

@@ -20,7 +20,7 @@ from bcos_hf.hub.explanation_folder import ExplainedSplit, open_split
 from .classifier_inputs import PictureRows, TextRows, batches, rows_of
 from .fingerprints import dataset_fingerprint, model_fingerprint, processor_fingerprint
 from .images import ImageColumns
-from .one_split import class_numbers, features_of, find_columns
+from .one_split import class_numbers, find_columns, resolved
 from .text import TextColumns
 
 
@@ -129,7 +129,8 @@ def explain_dataset(
     """
     if rows_per_file < 1 or batch_size < 1 or dtype not in DTYPES:
         raise ValueError(f"expected rows_per_file >= 1, batch_size >= 1 and dtype of {DTYPES}, got {rows_per_file}, {batch_size} and {dtype!r}.")
-    features = features_of(dataset)
+    dataset = resolved(dataset).with_format(None)
+    features = dataset.features
     columns = columns or find_columns(features, getattr(model, "main_input_name", "") == "pixel_values")
     reader = rows_of(model, processor, columns, split)
     label = None if columns.label is None else (columns.label, class_numbers(features[columns.label], model.config))
@@ -141,7 +142,7 @@ def explain_dataset(
     found = open_split(output, split, made_from, about)
     if not found.complete:
         used = [value for value in dict.fromkeys([*asdict(columns).values(), target]) if value in features]
-        start, rows = found.count("rows") + found.count("skipped"), reader.prepared(dataset.with_format(None).select_columns(used))
+        start, rows = found.count("rows") + found.count("skipped"), reader.prepared(dataset.select_columns(used))
         rest = rows.select(range(start, len(rows))) if isinstance(rows, Dataset) else rows.skip(start)
         total = len(rows) if isinstance(rows, Dataset) else None
         numbered = enumerate(tqdm(rest, desc="explaining", initial=start, total=total), start)

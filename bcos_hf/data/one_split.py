@@ -36,9 +36,9 @@ def load_split(
         raise ValueError(f"{name_or_path}: could not be read: {error.__cause__ or error}") from error
 
 
-def features_of(rows: Dataset | IterableDataset) -> Features:
-    """The columns and their types; of a stream that does not know them, its first row is read."""
-    return rows.features or rows._resolve_features().features
+def resolved(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """`rows` that know their columns and types; of a stream that does not, the first rows are read."""
+    return rows if rows.features else rows._resolve_features()
 
 
 def _is_text(feature) -> bool:

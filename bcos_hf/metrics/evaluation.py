@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from bcos_hf.data.classifier_inputs import PictureRows, TextRows, batches, rows_of
 from bcos_hf.data.images import ImageColumns
-from bcos_hf.data.one_split import class_numbers, features_of, find_columns
+from bcos_hf.data.one_split import class_numbers, find_columns, resolved
 from bcos_hf.data.text import TextColumns
 from bcos_hf.models.bcos_explanation import Explanation
 
@@ -127,7 +127,8 @@ def evaluate_classifier(
         ValueError: a measure that does not apply, no column of labels, no labelled row, or too few confident pictures for the grids.
         TypeError: a model that is no B-cos classifier.
     """
-    features = features_of(dataset)
+    dataset = resolved(dataset).with_format(None)
+    features = dataset.features
     columns = columns or find_columns(features, getattr(model, "main_input_name", "") == "pixel_values")
     reader = rows_of(model, processor, columns, "evaluation")
     pictures = not isinstance(reader, TextRows)
@@ -137,7 +138,7 @@ def evaluate_classifier(
     if columns.label is None:
         raise ValueError(f"expected a column of labels, found {list(features)}. Say which one with label_column.")
     number = class_numbers(features[columns.label], model.config)
-    rows = reader.prepared(dataset.with_format(None).select_columns(list(dict.fromkeys(filter(None, vars(columns).values())))))
+    rows = reader.prepared(dataset.select_columns(list(dict.fromkeys(filter(None, vars(columns).values())))))
     labelled = ((index, row) for index, row in enumerate(tqdm(rows, desc="evaluating")) if number(row[columns.label]) >= 0)
     seen, values = _Seen(), {name: [] for name in reversed(table) if name in names}  # those of explanations first, which have the logits too
     for numbers, batch, read in batches(reader, labelled, batch_size):
