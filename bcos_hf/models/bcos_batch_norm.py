@@ -26,6 +26,7 @@ class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
     synchronised = False
 
     def forward(self, x: Tensor) -> Tensor:
+        x = _dense(x)
         of_batch = self.training or self.running_var is None
         if of_batch and not self.explaining and self.synchronised and processes() > 1:
             y, var = synchronised_scaling(x, self.weight, self.bias, self.eps)
@@ -57,6 +58,11 @@ def _divided(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: 
     """gamma (x - mean) / sqrt(var + eps) + beta, by torch's own kernel, in one pass."""
     mean, var, weight, bias = (t if t is None else wide(t) for t in (mean, var, weight, bias))
     return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x, for a batch norm of torch, whose CPU kernel (2.13) misreads one picture, too, that is channels last but for the first stride."""
+    return x.clone(memory_format=torch.contiguous_format) if len(x) == 1 and x.requires_grad and x.stride(0) != x.numel() else x
 
 
 def _scaled(norm: nn.BatchNorm2d, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
@@ -156,6 +162,7 @@ class BcosBatchNorm2d(Affine, nn.BatchNorm2d):
     """nn.BatchNorm2d as it is; x [N, C, H, W]. In evaluation gamma mean / deviation is a constant, counted as one."""
 
     def forward(self, x: Tensor) -> Tensor:
+        x = _dense(x)
         if not self.training and self.running_var is not None:
             return self.with_constant(_scaled(self, x, self.running_mean, self.running_var), self._shift())
         if not self.explaining:
