@@ -27,7 +27,7 @@ def grad_cam(model, pixel_values: Tensor, targets=None, contrast=None) -> Explan
         ValueError: the model's last hidden state is no map (a transformer).
     """
     maps = []
-    hook = model.base_model.register_forward_hook(lambda module, args, output: maps.append(output.last_hidden_state))
+    hook = model.base_model.register_forward_hook(lambda module, args, output: maps.append(getattr(output, "last_hidden_state", output[0])))
     try:
         with torch.enable_grad():
             logits = model(pixel_values=pixel_values.detach().clone().requires_grad_()).logits
