@@ -226,10 +226,32 @@ def test_targets_share_the_forward_passes(method):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("family", ["bert", "resnet", "vit", "clip"])
+def test_every_baseline_has_the_call_of_explain_or_says_why_not(name, family):
+    model, batch = (prompted("clip"), batch_of("vit")) if family == "clip" else (tiny(family), batch_of(family))
+    options = {"samples": 5, "steps": 3} if name in METHODS else {}
+    try:
+        made = BASELINES[name](model, targets=TARGETS, contrast=1, **batch, **options)
+    except ValueError as error:
+        assert name in str(error)
+        wanting = {"deep_lift", "guided_backprop", "grad_cam"} if family != "resnet" else {"attention_rollout"}
+        assert name in wanting
+        return
+    assert made.contributions.shape == (3, 2, *(batch["input_ids"].shape[1:] if family == "bert" else (16, 16)))
+    torch.testing.assert_close(made.contributions.flatten(2).sum(-1) + made.residual, made.explained_logits)
+    assert made.explained_logits[1, 0] == made.explained_logits[2, 1] == 0  # class 1 rather than class 1
+    first = BASELINES[name](model, targets=TARGETS[:1], contrast=1, **{key: value[:1] for key, value in batch.items()}, **options)
+    if name != "random":
+        torch.testing.assert_close(first.contributions[0], made.contributions[0], rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_missing_is_said(monkeypatch):
     model, batch = tiny("bert"), batch_of("bert")
     with pytest.raises(ValueError, match="at least two tokens"):
         captum_explanation("lime", model, 0, input_ids=batch["input_ids"][:, :1])
+    with pytest.raises(ValueError, match="CNNs only"):
+        grad_cam(model, **batch)
     with pytest.raises(ValueError, match="transformer"):
         attention_rollout(tiny("resnet"), **batch_of("resnet"))
     monkeypatch.setitem(sys.modules, "captum.attr", None)

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 import bcos_hf
 from bcos_hf import bcosify
 from bcos_hf.baselines import input_x_gradient
-from bcos_hf.metrics import random_scores
+from bcos_hf.metrics import area_under_curve, faithfulness, faithfulness_areas, perturbation_drops, random_scores
 from bcos_hf.metrics.bootstrap import bootstrap_interval, measured
 from bcos_hf.metrics.evidence_rank import expected_reciprocal_ranks, reciprocal_ranks
 from bcos_hf.metrics.randomisation import as_it_was, randomisation_sensitivity
@@ -27,6 +27,7 @@ from bcos_hf.metrics.rank_agreement import rank_agreement, spearman
 from bcos_hf.metrics.rationale_agreement import marked_tokens, precision_recall_area, rationale_agreement, span_f1
 from bcos_hf.metrics.sequence_pairs import Pair, confident_texts, cut_texts, pair_inputs, play_sequence_pointing_game, sample_pairs
 from bcos_hf.metrics.sequence_pointing_game import sequence_pointing_shares
+from bcos_hf.metrics.word_valence import word_valence_interval
 
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -172,6 +173,38 @@ def test_the_game_is_its_parts_and_knows_a_model_of_words(tokenizer):
     assert games["gradient"]["n"] == games["random"]["n"] == len(pairs) == 9
     halves = play_sequence_pointing_game(pairs, {"bcos": bcos.explain}, tokenizer, halves=True)
     assert halves["bcos"]["mean"] == pytest.approx(games["bcos"]["mean"])  # texts of one length
+
+
+# -- measures of before, now with intervals
+
+
+def test_areas_of_texts_have_the_area_of_the_mean_as_their_mean(tokenizer):
+    model = tiny("bert")
+    tokenizer.mask_token = tokenizer.unk_token
+    batches = [dict(tokenizer(sentences(3, 8, seed=seed), return_tensors="pt")) for seed in range(2)]
+    scores = [maps(3, batch["input_ids"].shape[1], seed=seed) for seed, batch in enumerate(batches)]
+    areas, means = (measure(model, batches, scores, tokenizer) for measure in (faithfulness_areas, faithfulness))
+    drops = []
+    for batch, importance in zip(batches, scores, strict=True):
+        special = torch.isin(batch["input_ids"], torch.tensor(tokenizer.all_special_ids)).long()
+        drops.append(perturbation_drops(model, batch["input_ids"], batch["attention_mask"], importance, special, tokenizer.mask_token_id))
+    for name, values in areas.items():
+        curves = torch.cat([made[name] for made in drops])
+        assert values.tolist() == pytest.approx([area_under_curve(curve) for curve in curves])
+        assert means[name] == pytest.approx(area_under_curve(curves.mean(0)), abs=1e-6)
+
+
+def test_word_valence_has_an_interval_over_texts():
+    texts = [[(0.1, 1.0), (0.5, 2.0)], [], [(0.3, -1.0)], [(-0.2, -2.0), (0.4, 0.5), (0.0, 0.1)]]
+    pairs = [pair for rows in texts for pair in rows]
+    made, full = word_valence_interval(texts, confidence=0.9, n_resamples=40, seed=4), [rows for rows in texts if rows]
+    generator = np.random.default_rng(4)
+    draws = [list(zip(*(pair for i in generator.integers(3, size=3) for pair in full[i]), strict=True)) for _ in range(40)]
+    slow = [spearmanr(*draw).statistic if len(set(draw[0])) > 1 else 0 for draw in draws]  # equal numbers have no order
+    assert made["rho"] == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
+    assert (made["low"], made["high"]) == pytest.approx(tuple(np.quantile(slow, [0.05, 0.95])))
+    assert (made["n"], made["seed"]) == (3, 4)
+    assert -1 <= made["random"] <= 1
 
 
 # -- human rationales

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bcos_hf.models.bcos_explanation import Explanation
 
-from .input_x_gradient import input_x_gradient
+from .input_x_gradient import input_x_gradient, on_device
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def attention_rollout(model, targets=None, contrast=None, **inputs: Tensor) -> E
     made = input_x_gradient(model, targets, contrast, **inputs)
     tower = getattr(model.base_model, "vision_model", model.base_model)
     with torch.no_grad(), _eager(tower):
-        attentions = getattr(tower(**inputs, output_attentions=True), "attentions", None)
+        attentions = getattr(tower(**on_device(model, inputs), output_attentions=True), "attentions", None)
     if not attentions or attentions[0] is None:
         raise ValueError(f"attention_rollout: expected a transformer that gives its attention probabilities; a {type(tower).__name__} gives none.")
     flow, found = rolled_out(attentions), made.contributions

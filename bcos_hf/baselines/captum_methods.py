@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bcos_hf.models.bcos_explanation import Explanation
 
 from .explained_function import Explained, absent, embedded, shared_out, switches
-from .input_x_gradient import input_x_gradient
+from .input_x_gradient import input_x_gradient, on_device
 
 
 COMPLETE = 0.01  # what DeepLift's contributions may lack, as a part of their absolute sum: more than rounding in float32, less than a wrong rule
@@ -114,7 +114,7 @@ def captum_explanation(method: str, model, targets=None, contrast=None, **inputs
 
     Args:
         method: a name of `METHODS`. model: in evaluation mode, as for `input_x_gradient`. targets, contrast: as in `explain`.
-        **inputs: the model's, on its device; and fields of `Options`.
+        **inputs: the model's, on any device; and fields of `Options`.
 
     Returns:
         An Explanation with contributions [N, K, L] (0 at padding) or [N, K, H, W]; what they do not add up to is in `residual`.
@@ -124,7 +124,7 @@ def captum_explanation(method: str, model, targets=None, contrast=None, **inputs
         ValueError: a method that the model does not allow, or a baseline that there is not.
     """
     options = Options(**{name: inputs.pop(name) for name in list(inputs) if name in Options.__dataclass_fields__})
-    how = METHODS[method]
+    how, inputs = METHODS[method], on_device(model, inputs)
     if not any(isinstance(module, how.needs) for module in model.modules()):
         raise ValueError(f"{method}: expected a model with a {how.needs.__name__}, whose gradient it changes; a {type(model).__name__} has none.")
     made = input_x_gradient(model, targets, contrast, **inputs)

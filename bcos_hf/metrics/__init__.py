@@ -7,7 +7,7 @@ from .evidence_rank import expected_reciprocal_ranks, reciprocal_ranks
 from .grid_pointing_game import grid_pointing_shares
 from .grid_protocol import play_grid_pointing_game, predicted_logits
 from .grids import compose_grids, published_grids, sample_grids, strided_contributions
-from .perturbation import FRACTIONS, area_under_curve, faithfulness, perturbation_drops, rationale
+from .perturbation import FRACTIONS, area_under_curve, faithfulness, faithfulness_areas, perturbation_drops, rationale
 from .pixel_perturbation import curve_area, deletion_curve, insertion_curve
 from .random_scores import random_scores
 from .randomisation import randomisation_sensitivity
@@ -31,6 +31,7 @@ __all__ = [
     "energy_pointing_shares",
     "expected_reciprocal_ranks",
     "faithfulness",
+    "faithfulness_areas",
     "grid_pointing_shares",
     "image_embeddings",
     "insertion_curve",
