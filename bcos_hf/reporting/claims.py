@@ -1,0 +1,52 @@
+"""A claim of a paper, judged by the numbers of an experiment: it holds where every seed says so, does not where none does, else the seeds disagree."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+LOWER_IS_BETTER = ("sufficiency", "pixel_deletion")
+
+
+def _within(run: dict, claim: dict) -> tuple[float, bool]:
+    """Accuracy of `against` less that of `of` is at most `points`."""
+    gap = run["accuracy"][claim["against"]] - run["accuracy"][claim["of"]]
+    return gap, gap <= claim["points"]
+
+
+def _beats_all(run: dict, claim: dict) -> tuple[float, bool]:
+    """The measure of B-cos explanations less the best post-hoc one of the model `against`; random does not count as one."""
+    name = claim["measure"]
+    sign = -1 if name in LOWER_IS_BETTER else 1
+    own = run["explanations"][claim["of"]]["bcos"][name]["mean"]
+    rivals = [found[name]["mean"] for rival, found in run["explanations"][claim["against"]].items() if rival != "random" and name in found]
+    margin = sign * own - max(sign * value for value in rivals)
+    return margin, margin > 0
+
+
+def _steps(run: dict, claim: dict) -> tuple[float, bool]:
+    """Share of the steps after which `of` has the accuracy that `against` ends with."""
+    history = run["history"]
+    last, goal = history[claim["against"]][-1]
+    reached = next((step for step, accuracy in history[claim["of"]] if accuracy >= goal), float("inf"))
+    return reached / last, reached / last <= claim["share"]
+
+
+# kind of a claim -> what judges a run: the number that it is about, and whether it holds
+KINDS: dict[str, Callable] = {"accuracy_within": _within, "beats_all_posthoc": _beats_all, "steps_at_most": _steps}
+
+
+def judged(result: dict) -> list[dict]:
+    """The claims of a result of `run_experiment`, each with "values" (one a seed), "value" (their mean) and "verdict".
+
+    Raises:
+        ValueError: a claim of an unknown kind.
+    """
+    made = []
+    for claim in result["experiment"]["claims"]:
+        if claim["kind"] not in KINDS:
+            raise ValueError(f"claims: expected a kind of {sorted(KINDS)}, got {claim['kind']!r}.")
+        values, holds = zip(*(KINDS[claim["kind"]](run, claim) for run in result["runs"].values()), strict=True)
+        verdict = "holds" if all(holds) else f"holds for {sum(holds)} of {len(holds)} seeds" if any(holds) else "does not hold"
+        made.append({**claim, "values": list(values), "value": float(np.mean(values)), "verdict": verdict})
+    return made

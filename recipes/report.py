@@ -1,0 +1,41 @@
+"""Train, explain and measure the models of an experiment, and judge the papers' claims by it. Writes results/NAME.json and RESULTS.md.
+
+python recipes/report.py recipes/configs/report/text_vader.yaml [...]     # trains what is not there yet; an interrupted run goes on
+python recipes/report.py --page                                           # RESULTS.md alone, from results/*.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+from transformers import logging
+
+from bcos_hf.reporting import Experiment, experiment_page, results_page, run_experiment
+
+
+UNTESTED = Path(__file__).parent / "configs" / "report" / "untested.yml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="*", type=Path)
+    parser.add_argument("--page", action="store_true", help="write RESULTS.md from the result files")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/report"), help="models and measures")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    args = parser.parse_args()
+    if not args.configs and not args.page:
+        parser.error("expected the YAML of an experiment, or --page")
+    logging.set_verbosity_error()
+    args.results.mkdir(parents=True, exist_ok=True)
+    for config in args.configs:
+        experiment = Experiment.read(config)
+        result = run_experiment(experiment, args.output_dir / experiment.name)
+        (args.results / f"{experiment.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(experiment_page(result))
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(args.results.glob("*.json"))]
+    Path("RESULTS.md").write_text(results_page(results, yaml.safe_load(UNTESTED.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

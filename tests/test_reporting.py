@@ -1,0 +1,96 @@
+"""The report: an experiment's models are trained once, measured, put into tables, and claims are judged by the numbers."""
+
+import json
+
+import pytest
+import transformers
+import yaml
+from conftest import TINY
+
+from bcos_hf.reporting import Experiment, experiment_page, judged, results_page, run_experiment
+from bcos_hf.reporting import runs as reporting_runs
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A tiny BERT, two classes of texts that one word tells apart, and an experiment."""
+    folder = tmp_path_factory.mktemp("report")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "plot", "a", "the"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder / "model")
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    transformers.set_seed(0)
+    transformers.BertModel(transformers.BertConfig(**{**TINY, **sizes})).save_pretrained(folder / "model")
+    rows = [{"text": f"{article} {word} {noun}", "label": word} for word in ("good", "bad") for noun in ("film", "plot") for article in ("a", "the")] * 8
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = dict(
+        model_name_or_path=str(folder / "model"), learning_rate=0.01, max_steps=60, per_device_train_batch_size=16, do_train=True, use_cpu=True,
+        report_to="none", save_strategy="no", eval_strategy="steps", eval_steps=30, dataloader_pin_memory=False, max_length=16,
+        **{f"{split}_file": str(folder / f"{split}.jsonl") for split in ("train", "validation", "test")},
+    )  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    experiment = dict(
+        title="Good and bad", task="text", recipe="recipe.yaml", seeds=[0, 1], models={"plain": {"conventional": True}, "bcos": {"b": 1.25}},
+        explainers={"bcos": ["bcos"], "plain": ["input_x_gradient", {"integrated_gradients": {"steps": 3}}, "random"]},
+        measures={"faithfulness": {"count": 16}, "sequence_pointing_game": {"judge": "plain", "count": 4}},
+        claims=[
+            dict(paper="p", claim="as accurate", kind="accuracy_within", of="bcos", against="plain", points=1.0),
+            dict(paper="p", claim="more faithful", kind="beats_all_posthoc", measure="sufficiency", of="bcos", against="plain"),
+            dict(paper="p", claim="quick", kind="steps_at_most", of="bcos", against="plain", share=1.0),
+        ],
+    )  # fmt: skip
+    (folder / "small.yaml").write_text(yaml.safe_dump(experiment))
+    return folder
+
+
+def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, monkeypatch):
+    experiment = Experiment.read(files / "small.yaml")
+    result = json.loads(json.dumps(run_experiment(experiment, files / "out")))
+    for run in result["runs"].values():
+        assert run["accuracy"]["plain"] == 1 and [step for step, _ in run["history"]["bcos"]] == [30, 60]
+        assert run["explanations"]["bcos"]["bcos"]["comprehensiveness"]["n"] == 16
+        assert set(run["explanations"]["plain"]) == {"input_x_gradient", "integrated_gradients", "random"}
+    page, claims = experiment_page(result), results_page([result], [{"paper": "q", "claim": "large", "why": "no data"}])
+    assert "| plain | 1.000 (1.000 to 1.000) |" in page and "| plain | integrated_gradients |" in page and "| bcos | bcos |" in page
+    assert "| p | as accurate |" in claims and "not tested: no data" in claims
+    monkeypatch.setitem(reporting_runs.TASKS, "text", (reporting_runs.TASKS["text"][0], None, None, None))  # nothing is trained or measured again
+    assert json.loads(json.dumps(run_experiment(experiment, files / "out")))["runs"] == result["runs"]
+
+
+def run(own, rival, accuracy=(0.8, 0.9), history=((4, 0.7), (8, 0.9))):
+    found = {"input_x_gradient": {"sufficiency": {"mean": rival}}, "random": {"sufficiency": {"mean": -9.0}}}
+    explanations = {"bcos": {"bcos": {"sufficiency": {"mean": own}}}, "plain": found}
+    return {"accuracy": dict(zip(("bcos", "plain"), accuracy, strict=True)), "explanations": explanations, "history": {"bcos": history, "plain": [[8, 0.7]]}}
+
+
+@pytest.mark.parametrize(
+    ("claim", "runs", "value", "verdict"),
+    [
+        (dict(kind="beats_all_posthoc", measure="sufficiency"), [run(0.1, 0.2), run(0.1, 0.3)], 0.15, "holds"),
+        (dict(kind="beats_all_posthoc", measure="sufficiency"), [run(0.1, 0.2), run(0.4, 0.3)], 0.0, "holds for 1 of 2 seeds"),
+        (dict(kind="accuracy_within", points=0.05), [run(0, 0)], 0.1, "does not hold"),
+        (dict(kind="accuracy_within", points=0.11), [run(0, 0)], 0.1, "holds"),
+        (dict(kind="steps_at_most", share=0.5), [run(0, 0)], 0.5, "holds"),
+        (dict(kind="steps_at_most", share=0.5), [run(0, 0, history=((4, 0.6), (8, 0.7)))], 1.0, "does not hold"),
+    ],
+)
+def test_claims_are_judged_by_every_seed(claim, runs, value, verdict):
+    claims = [dict(paper="p", claim="c", of="bcos", against="plain", **claim)]
+    (made,) = judged({"experiment": {"claims": claims}, "runs": dict(enumerate(runs))})
+    assert made["value"] == pytest.approx(value) and made["verdict"] == verdict
+
+
+def test_wrong_experiments_say_so(files):
+    given = yaml.safe_load((files / "small.yaml").read_text())
+    for changed, message in (
+        ({"task": "sound"}, "expected task text or image"),
+        ({"seeds": []}, "at least one seed"),
+        ({"explainers": {"other": ["bcos"]}}, "explainers of models that there are not"),
+        ({"colour": 1}, "unknown keys"),
+    ):
+        (files / "wrong.yaml").write_text(yaml.safe_dump({**given, **changed}))
+        with pytest.raises(ValueError, match=message):
+            Experiment.read(files / "wrong.yaml")
+    with pytest.raises(ValueError, match="expected 'bcos' or one of"):
+        reporting_runs.measure_texts.__globals__["explainers_of"](Experiment("n", "t", "text", {}, {"m": {}}, [0], {"m": ["psychic"]}), {"m": None}, 0)
