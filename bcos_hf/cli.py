@@ -1,4 +1,4 @@
-"""The command line, `bcos-hf`: convert, train, explain, push. A failure says what was expected and ends with status 1; wrong usage ends with 2."""
+"""The command line, `bcos-hf`: convert, train, explain, push, demo. A failure says what was expected and ends with status 1; wrong usage ends with 2."""
 
 import json
 import sys
@@ -33,7 +33,7 @@ def _told() -> Iterator[None]:
     """Expected errors as one line on standard error and status 1."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError, TypeError) as error:
+    except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
         typer.echo(f"bcos-hf: {error}", err=True)
         raise typer.Exit(1) from error
 
@@ -162,6 +162,26 @@ def push(
         from bcos_hf.hub import push as push_model  # here, as the rest needs no network
 
         typer.echo(push_model(_load(folder), repo_id, _processors(folder), example=example, license=license, private=private))
+
+
+@app.command()
+def demo(
+    model: Annotated[list[str], typer.Option("--model", "--image-model", "--text-model", "--clip-model", help="Hub id or folder; again for another kind.")],
+    conventional: Annotated[str | None, typer.Option(help="An ordinary classifier of pictures with the same classes, to compare with.")] = None,
+    examples: Annotated[Path | None, typer.Option(help="Folder of pictures, and of texts.txt and prompts.txt.")] = None,
+    space: Annotated[Path | None, typer.Option(help="Write a Hugging Face Space to this folder, and do not run it.")] = None,
+    port: int | None = None,
+    share: Annotated[bool, typer.Option(help="Open a public tunnel.")] = False,
+) -> None:
+    """Explain pictures and texts in the browser: bcos-hf demo --model bcos-resnet --text-model bcos-bert (needs pip install 'bcos_hf[demo]')"""
+    with _told():
+        from bcos_hf.space import serve, write_space  # here, as the rest needs no gradio
+
+        if space is None:
+            serve(model, conventional, examples, port, share)
+        else:
+            write_space(space, model, conventional, examples)
+            typer.echo(f"Saved to {space}. Run it: cd {space} && python app.py")
 
 
 def main() -> None:
