@@ -20,6 +20,7 @@ class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        x = _dense(x)
         of_batch = self.training or self.running_var is None
         if of_batch and not self.explaining:
             y, _, var = _BatchScaling.apply(x, self.weight, self.bias, self.eps)
@@ -72,6 +73,11 @@ def _dense_gradient(y: Tensor) -> Tensor:
     return _DenseGradient.apply(y) if len(y) == 1 and y.requires_grad else y
 
 
+def _dense(x: Tensor) -> Tensor:
+    """x, for a batch norm of torch, whose CPU kernel (2.13) misreads one picture, too, that is channels last but for the first stride."""
+    return x.clone(memory_format=torch.contiguous_format) if len(x) == 1 and x.requires_grad and x.stride(0) != x.numel() else x
+
+
 class _BatchScaling(torch.autograd.Function):
     """gamma x / sqrt(var + eps) + beta, mean [C] and biased var [C] of x [N, C, H, W]; keeps x only, as nn.BatchNorm2d does.
 
@@ -119,6 +125,7 @@ class BcosBatchNorm2d(Affine, nn.BatchNorm2d):
     """nn.BatchNorm2d as it is; x [N, C, H, W]. In evaluation gamma mean / deviation is a constant, counted as one."""
 
     def forward(self, x: Tensor) -> Tensor:
+        x = _dense(x)
         if not self.training and self.running_var is not None:
             return self.with_constant(_dense_gradient(super().forward(x)), self._shift())
         if not self.explaining:
