@@ -30,9 +30,13 @@ def _grad_cam(model, pixel_values: Tensor, target: int) -> Explanation | None:
         return None
 
 
-# name -> model, pixel_values [1, C, H, W], class -> Explanation, or None where the model is not of the kind that it explains
+def _input_x_gradient(model, pixel_values: Tensor, target: int) -> Explanation:
+    return replace(input_x_gradient(model, target, pixel_values=pixel_values), weights=None)
+
+
+# name -> what explains (model, pixel_values [1, C, H, W], class), None where it cannot explain such a model; whether its map is meant to add up to the logit
 RIVALS = {
-    "Input × gradient": lambda model, pixel_values, target: replace(input_x_gradient(model, target, pixel_values=pixel_values), weights=None),
-    "Integrated gradients": integrated_gradients,
-    "Grad-CAM": _grad_cam,
+    "Input × gradient": (_input_x_gradient, True),
+    "Integrated gradients, 16 steps": (integrated_gradients, True),
+    "Grad-CAM": (_grad_cam, False),
 }

@@ -18,7 +18,7 @@ from .inputs import MEAN, checked_class, checked_picture, checked_prompts, check
 from .loading import Loaded
 
 
-SCALED = "Each map is scaled on its own: full colour is its own strongest contribution."
+SCALED = "Orange speaks for, blue against. Each map is scaled on its own: full colour is its own strongest contribution."
 
 
 def pixels(loaded: Loaded, content: bytes | None) -> Tensor:
@@ -108,10 +108,10 @@ def comparison_page(loaded: Loaded, conventional: Loaded, content: bytes | None,
     figures.append(layered(reading.picture, reading.signed, "B-cos contributions", _sum(reading), "B-cos contributions"))
     given = pixels(conventional, content)
     theirs = conventional.labels.index(loaded.labels[number])
-    for name, explain in RIVALS.items():
+    for name, (explain, adds_up) in RIVALS.items():
         rival = explain(conventional.model, given, theirs)
         if rival is not None:
             one = read(conventional, replace(rival, labels=conventional.labels, pixel_values=given))
-            figures.append(layered(one.picture, one.signed, f"{name}, conventional model", _sum(one), name))
+            figures.append(layered(one.picture, one.signed, f"{name}, conventional model", _sum(one) if adds_up else "says where, not how much", name))
     words = "The residual is what a method leaves unexplained of the logit; that of B-cos is rounding."
     return gallery(figures, foot=f"<p>{words} {SCALED}</p>")

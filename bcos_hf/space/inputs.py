@@ -1,6 +1,7 @@
 """What visitors may send: checked before anything reads it. Messages name no file and no path."""
 
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image, ImageOps
 
@@ -16,6 +17,20 @@ class Missing(ValueError):
     """There is no input yet, which is no mistake."""
 
 
+def uploaded(file: object, folder: str | Path) -> bytes | None:
+    """The bytes of a file that the app itself stored in `folder`, a few more than are allowed at most; None for no file.
+
+    Raises a ValueError for every other path, which is not opened.
+    """
+    if file is None:
+        return None
+    path = Path(str(file.get("path"))).resolve() if isinstance(file, dict) else None
+    if path is None or not path.is_relative_to(Path(folder).resolve()) or not path.is_file():
+        raise ValueError("Expected an uploaded picture.")
+    with open(path, "rb") as stored:
+        return stored.read(MEGABYTES * 1_000_000 + 1)
+
+
 def checked_picture(content: bytes | None) -> Image.Image:
     """The picture in a file's content, upright, in RGB; of several frames the first.
 
@@ -24,14 +39,16 @@ def checked_picture(content: bytes | None) -> Image.Image:
     if not content:
         raise Missing("Choose a picture.")
     if len(content) > MEGABYTES * 1_000_000:
-        raise ValueError(f"Expected a file of at most {MEGABYTES} MB, got {len(content) / 1e6:.1f} MB.")
+        raise ValueError(f"Expected a file of at most {MEGABYTES} MB.")
+    too_large = f"Expected a picture of at most {MEGAPIXELS} megapixels."
     try:
         picture = Image.open(BytesIO(content), formats=FORMATS)
-        width, height = picture.size
-    except Exception as error:  # Pillow's decoders raise of all kinds
-        raise ValueError(f"Expected a picture ({', '.join(FORMATS)}); this file is none, or too large a one, whatever its name says.") from error
-    if width * height > MEGAPIXELS * 1_000_000:
-        raise ValueError(f"Expected a picture of at most {MEGAPIXELS} megapixels, got {width} × {height}.")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # Pillow's own limits, which are higher
+        raise ValueError(too_large) from error
+    except Exception as error:  # its decoders raise of all kinds
+        raise ValueError(f"Expected a picture ({', '.join(FORMATS)}); this file is none, whatever its name says.") from error
+    if picture.width * picture.height > MEGAPIXELS * 1_000_000:
+        raise ValueError(f"{too_large[:-1]}, got {picture.width:,} × {picture.height:,} pixels.")
     try:
         picture.load()
         return rgb(ImageOps.exif_transpose(picture))
