@@ -31,8 +31,10 @@ IMAGE = {
     "siglip": dict(vision_config=dict(_VIT, intermediate_size=64)),
     "simple_vit": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, patch_size=4),
     "resnet": dict(embedding_size=8, hidden_sizes=[16, 32], depths=[2, 1], layer_type="bottleneck"),
+    "resnext": dict(embedding_size=16, hidden_sizes=[16, 32], depths=[2, 1], groups=2, width_per_group=128),
     "densenet": dict(embedding_size=8, growth_rate=4, depths=[2, 1], bottleneck=2),
     "convnext": dict(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=2),
+    "vgg": dict(hidden_sizes=[8, 16], depths=[1, 1], classifier_size=12, dropout=0.0),
 }
 SIZES = {**TEXT, **IMAGE}
 _CLIP_TEXT = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, vocab_size=90, max_position_embeddings=12, eos_token_id=89,

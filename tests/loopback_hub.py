@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 
@@ -66,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None} for file in json.loads(body)["files"]]
             return self._send(200, {"files": wanted})
         if found[3] == "paths-info":
-            return self._send(200, [self._entry(path, files[path]) for path in json.loads(body)["paths"] if path in files])
+            return self._send(200, [entry for entry in self._entries(files) if entry["path"] in json.loads(body)["paths"]])
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
@@ -77,16 +78,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
 
     @staticmethod
-    def _entry(path: str, content: bytes) -> dict:
-        return {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+    def _entries(files: dict[str, bytes]) -> list[dict]:
+        """Files, and the folders that they are in."""
+        folders = {parent.as_posix() for path in files for parent in PurePosixPath(path).parents} - {"."}
+        made = [{"type": "directory", "path": path, "size": 0, "oid": hashlib.sha1(path.encode()).hexdigest()} for path in sorted(folders)]
+        digests = {path: hashlib.sha1(content).hexdigest() for path, content in sorted(files.items())}
+        return made + [{"type": "file", "path": path, "size": len(files[path]), "oid": digest} for path, digest in digests.items()]
 
     def do_GET(self) -> None:
         """Who asks, what a repository holds, and its files."""
         path = unquote(urlsplit(self.path).path)
         if path == "/api/whoami-v2":
             return self._send(200, {"type": "user", "name": "someone", "auth": {"accessToken": {"role": "write", "displayName": "test"}}, "orgs": []})
-        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|refs)(?:/.*)?)?", path):
-            return self._describe(f"{found[1]}/{found[2]}", found[3])
+        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|refs)(?:/[^/]*/?(.*))?)?", path):
+            return self._describe(f"{found[1]}/{found[2]}", found[3], found[4] or "")
         found = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         name = found and f"{found[1] or 'models/'}{found[2]}"
         if name not in self.hub.repositories:
@@ -98,12 +103,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _describe(self, name: str, what: str | None) -> None:
+    def _describe(self, name: str, what: str | None, folder: str) -> None:
         files = self.hub.repositories.get(name)
         if files is None:
             return self._missing("RepoNotFound")
         if what == "tree":
-            return self._send(200, [self._entry(path, content) for path, content in sorted(files.items())])
+            inside = [entry for entry in self._entries(files) if not folder or entry["path"].startswith(f"{folder}/")]
+            deep = "recursive=true" in self.path.lower()
+            return self._send(200, [entry for entry in inside if deep or PurePosixPath(entry["path"]).parent == PurePosixPath(folder)])
         if what == "refs":
             return self._send(
                 200, {"branches": [{"name": "main", "ref": "refs/heads/main", "targetCommit": self.hub.commit_of(name)}], "tags": [], "converts": []}

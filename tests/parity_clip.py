@@ -7,17 +7,19 @@ embedding keeps its gradient, which explain() holds constant; so the gradients a
 import re
 
 import torch
-from parity_networks import bare
+from parity_networks import as_published
 
 from bcos_hf import bcosify
+from bcos_hf.checkpoints import from_bcosification
+from bcos_hf.checkpoints.names import CLIP_RESNET, bare, new_name
 from bcos_hf.models.modeling_bcos import leaf_at
 from bcos_hf.models.modeling_bcos_image_text import cosine_power_score, unit
 from bcos_hf.models.modeling_clip_resnet_vision import CLIPResNetVisionConfig, CLIPResNetVisionModel
 
 
 def name_of(theirs: str) -> str:
-    """A reference's name in OpenAI's, and ours: conversion numbered the children of `downsample` anew."""
-    return re.sub(r"downsample\.(\d)", lambda found: f"downsample.{int(found[1]) - 1}", bare(theirs))
+    """A reference's name in OpenAI's, and ours."""
+    return new_name(CLIP_RESNET, bare(theirs))
 
 
 def standard_tower(given: dict) -> CLIPResNetVisionModel:
@@ -54,6 +56,9 @@ def clip_tower(golden) -> None:
             golden.meets(f"converted/{theirs}", converted[name_of(theirs)])
         elif not origin.startswith("new buffer"):
             assert torch.equal(converted[name_of(theirs)], state[origin.split()[0]]), theirs
+    if not config["attn_unpool"]:
+        loaded = from_bcosification(as_published(golden, state), num_attention_heads=settings["architecture"]["heads"]).double()
+        golden.meets("output/features", loaded.position_embeds(z).transpose(0, 1) if unpool else loaded.image_embeds(z))
     features = model.position_embeds if unpool else model.image_embeds
     golden.meets("output/features", features(z).transpose(0, 1) if unpool else features(z))
     floors = [floor for key, floor in settings["noise_floor"].items() if key.endswith("/grad")]  # contributions have none of their own: the gradients'

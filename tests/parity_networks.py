@@ -3,52 +3,22 @@
 Their explained input is the raw [x, 1-x], ours what the network sees: for [z, -z] a gradient becomes theirs by the chain rule, divided by std.
 """
 
-import re
+from functools import partial
 
 import pytest
 import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from bcos_hf import bcosify
-from bcos_hf.models.modeling_bcos_densenet import BcosDenseNetForImageClassification
-from bcos_hf.models.modeling_bcos_resnet import BcosResNetForImageClassification
-from bcos_hf.models.modeling_bcos_simple_vit import BcosSimpleViTForImageClassification
+from bcos_hf.checkpoints import from_bcosification, names
+from bcos_hf.checkpoints.bcos_v2 import model_from_state
+from bcos_hf.checkpoints.names import bare, new_name
 from bcos_hf.models.modeling_densenet import DenseNetConfig, DenseNetForImageClassification
 from bcos_hf.models.modeling_simple_vit import SimpleViTConfig, SimpleViTForImageClassification
 from bcos_hf.training import bce_loss
 
 
-def bare(name: str) -> str:
-    """A reference's name without its wrappers; its B-cos layers hold their weight in `.linear`."""
-    return re.sub(r"\.linear\.(weight|bias)$", r".\1", re.sub(r"^(model|0)\.", "", name))
-
-
-def resnet_name(name: str) -> str:
-    """A torchvision ResNet's name in transformers'."""
-    for old, new in (("conv1.", "resnet.embedder.embedder.convolution."), ("bn1.", "resnet.embedder.embedder.normalization."), ("fc.", "classifier.1.")):
-        if name.startswith(old):
-            return name.replace(old, new, 1)
-    number, block, kind, index, rest = re.match(r"layer(\d+)\.(\d+)\.(conv|bn|downsample\.)(\d+)\.(.*)", name).groups()
-    block = f"resnet.encoder.stages.{int(number) - 1}.layers.{block}"
-    if kind == "downsample.":
-        return f"{block}.shortcut.{('convolution', 'normalization')[int(index)]}.{rest}"
-    return f"{block}.layer.{int(index) - 1}.{'convolution' if kind == 'conv' else 'normalization'}.{rest}"
-
-
-def densenet_name(name: str) -> str:
-    """A name of the reference's renumbered containers (features.5.0 ...) in torchvision's DenseNet."""
-    numbered = re.match(r"features\.(\d+)\.(.*)", name)
-    if not numbered:
-        return name
-    number, rest = int(numbered[1]), numbered[2]
-    if number < 4:
-        return f"features.{('conv0', 'norm0', 'relu0', 'pool0')[number]}.{rest}"
-    if rest.startswith("denselayer"):
-        return f"features.denseblock{(number - 4) // 2 + 1}.{rest}"
-    if not rest[0].isdigit():
-        return f"features.norm5.{rest}"
-    part, rest = rest.split(".", 1)
-    return f"features.transition{(number - 4) // 2 + 1}.{('norm', 'relu', 'conv', 'pool')[int(part)]}.{rest}"
+resnet_name, densenet_name = partial(new_name, names.RESNET), partial(new_name, names.DENSENET)
 
 
 def resnet_config(block: str, layers: list[int], widths: list[int], classes: int) -> dict:
@@ -101,6 +71,16 @@ def meets_training(golden, model, pixel_values: torch.Tensor, ours) -> None:
         golden.meets(key, model.state_dict()[ours(key.removeprefix("train/running_var/"))])
 
 
+def as_published(golden, state: dict) -> dict:
+    """The Lightning checkpoint that the reference's training would save of the network that it converted."""
+    made = {}
+    for theirs, origin in golden.settings["name_map_bcos_to_standard"].items():
+        source = origin.split()[0]
+        value = golden.tensors.get(f"converted/{theirs}", state.get(source, torch.tensor(0)))
+        made[f"model.{theirs}"] = value[..., None, None] if "reshaped" in origin else value
+    return {"state_dict": made, "hyper_parameters": {"model": golden.settings["model_config"]}}
+
+
 def bcosified(make, name_of):
     """A check of a network that the authors converted; `make(architecture)` is the standard one."""
 
@@ -132,30 +112,23 @@ def bcosified(make, name_of):
                 golden.meets(f"converted/{theirs}", made)
             elif not origin.startswith("new buffer"):
                 assert torch.equal(made, state[origin.split()[0]]), theirs  # '... (reshaped)': their head is a 1x1 convolution, ours a linear layer
+        unsaid = dict(max_pool=bcos.config.max_pool) if hasattr(bcos.config, "depths") else dict(num_attention_heads=bcos.config.num_attention_heads)
+        loaded = from_bcosification(as_published(golden, state), logit_bias=settings.get("logit_bias"), **unsaid)
+        golden.meets("output/logits", loaded(z).logits)
         meets_explanations(golden, bcos, z, std)
         meets_training(golden, bcos, z, lambda name: name_of(bare(name)))
 
     return run
 
 
-def from_scratch(cls, config_of, name_of):
-    """A check of a network of B-cos v2: unit rows, no activation, [x, 1 - x]."""
+def from_scratch(family, config_of):
+    """A check of a network of B-cos v2, by what reads its published checkpoints."""
 
     def run(golden) -> None:
         given = golden.settings["config"]
-        config = cls.config_class(
-            **config_of(given),
-            b=given["b"],
-            max_out=given["max_out"],
-            weight_norm="unit",
-            input_encoding="add_inverse",
-            hidden_activation="identity",
-            head_before_pooling=cls is not BcosSimpleViTForImageClassification,
-            logit_bias=given["logit_bias"],
-            batch_norm="position" if "PositionNorm" in given["norm"] else "uncentered",
-        )
-        model, state = cls(config).eval(), {name_of(bare(name)): value for name, value in golden.under("state/").items()}
-        model.load_state_dict({name: value.view(model.state_dict()[name].shape) for name, value in state.items()})
+        norm = "position" if "PositionNorm" in given["norm"] else "uncentered"
+        fields = dict(config_of(given), b=given["b"], max_out=given["max_out"], logit_bias=given["logit_bias"], batch_norm=norm)
+        model = model_from_state(family, fields, golden.under("state/"), golden.kind)
         meets_explanations(golden, model, golden.get("input/x")[:, :3], 1.0)
 
     return run
@@ -175,7 +148,7 @@ NETWORKS = {
     r"net_bcosified_resnet": bcosified(standard_resnet, resnet_name),
     r"net_bcosified_densenet": bcosified(lambda given: DenseNetForImageClassification(DenseNetConfig(**densenet_config(given))), densenet_name),
     r"net_bcosified_vit": bcosified(lambda given: SimpleViTForImageClassification(SimpleViTConfig(**vit_config(given, 3))), str),
-    r"net_v2_resnet_\w+": from_scratch(BcosResNetForImageClassification, v2_resnet, resnet_name),
-    r"net_v2_densenet_\w+": from_scratch(BcosDenseNetForImageClassification, densenet_config, densenet_name),
-    r"net_v2_vit_\w+": from_scratch(BcosSimpleViTForImageClassification, lambda given: vit_config(given, 6), str),
+    r"net_v2_resnet_\w+": from_scratch("resnet", v2_resnet),
+    r"net_v2_densenet_\w+": from_scratch("densenet", densenet_config),
+    r"net_v2_vit_\w+": from_scratch("simple_vit", lambda given: vit_config(given, 6)),
 }

@@ -4,10 +4,15 @@ import math
 
 import pytest
 import torch
+from torch import distributed as dist
+from torch import nn
 from torch.nn import functional as F
 
+from bcos_hf.models.bcos_batch_norm import BATCH_NORMS, _BatchScaling
 from bcos_hf.models.bcos_constant_attention import ConstantAttention
+from bcos_hf.models.bcos_dynamic import explanation_mode
 from bcos_hf.models.bcos_sparse_rows import linear_by_rows, rows_with_gradient
+from bcos_hf.models.bcos_synchronised_norm import synchronised_scaling
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.6, 1])
@@ -64,3 +69,38 @@ def test_constant_attention_has_the_gradient_of_attention_for_values(mask, kv_he
     with ConstantAttention():
         again = F.scaled_dot_product_attention(query.detach(), key, value, attn_mask, **options)
     torch.testing.assert_close(torch.autograd.grad(again, value, batch, is_grads_batched=True)[0], torch.stack([expected, 2 * expected]))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_synchronised_norm_of_one_process_is_the_norm(affine):
+    """Several processes are in test_clip_training.py."""
+    torch.manual_seed(0)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        x, cotangent = torch.randn(3, 2, 4, 5, dtype=torch.float64, requires_grad=True), torch.randn(3, 2, 4, 5).double()
+        leaves = (x, *(torch.randn(2, dtype=torch.float64, requires_grad=True) for _ in range(2))) if affine else (x,)
+        weight, bias = leaves[1:] or (None, None)
+        made = (synchronised_scaling(x, weight, bias, 1e-5), _BatchScaling.apply(x, weight, bias, 1e-5)[::2])
+        for ours, theirs in zip(*made, strict=True):
+            torch.testing.assert_close(ours, theirs)
+        grads = [torch.autograd.grad(y, leaves, cotangent) for y, _ in made]
+        for ours, theirs in zip(*grads, strict=True):
+            torch.testing.assert_close(ours, theirs)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_the_norm_of_a_frozen_model_has_its_gradient_in_explanations():
+    torch.manual_seed(0)
+    for norm in (nn.BatchNorm2d(3).double().eval(), nn.BatchNorm2d(3, affine=False).double().eval()):
+        for parameter in (*norm.parameters(), norm.running_mean, norm.running_var):
+            nn.init.uniform_(parameter, 0.5, 2)
+        for kind in ("uncentered", "centered"):
+            BATCH_NORMS[kind](norm)
+            x, cotangent = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True), torch.randn(2, 3, 4, 4).double()
+            with explanation_mode(norm):
+                kept = norm(x)
+                frozen = norm.requires_grad_(False)(x)
+            norm.requires_grad_(True)
+            assert torch.equal(frozen, kept) and torch.equal(frozen, norm(x))
+            torch.testing.assert_close(*(torch.autograd.grad(y, x, cotangent)[0] for y in (frozen, kept)))

@@ -4,14 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import tiny
 from PIL import Image
-from transformers import AutoModelForImageClassification, BertTokenizerFast
+from test_bcos_v2 import LAYOUTS, random_state
+from test_openai_clip import openai_state
+from transformers import AutoImageProcessor, AutoModelForImageClassification, BertTokenizerFast
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from typer.testing import CliRunner
 
 from bcos_hf import bcosify
+from bcos_hf.checkpoints import from_bcos_v2
+from bcos_hf.checkpoints.bcos_v2_models import MODELS
 from bcos_hf.cli import app
 
 
@@ -43,7 +48,7 @@ def run(*arguments, status=0):
 
 
 def test_every_command_has_help_with_an_example():
-    for command in ("convert", "train", "explain", "push"):
+    for command in ("convert", "import", "train", "explain", "push", "demo"):
         assert f"bcos-hf {command}" in run(command, "--help").stdout
 
 
@@ -55,6 +60,29 @@ def test_convert(folder, tmp_path):
     assert "Saved to" in run("convert", folder / "plain", tmp_path / "again").stdout
     assert "b: expected a finite number >= 1" in run("convert", folder / "plain", tmp_path / "never", "--b", "0.5", status=1).stderr
     assert not (tmp_path / "never").exists()
+
+
+def test_import(tmp_path):
+    file, name = tmp_path / "weights.pth", "vitc_ti_patch1_14"
+    torch.save(random_state(LAYOUTS["simple_vit"](MODELS[name].fields)), file)
+    made = json.loads(run("import", "bcos-v2", file, tmp_path / "vitc", "--name", name, "--json").stdout.splitlines()[-1])
+    assert made["model"] == "BcosSimpleViTForImageClassification" and made["parameters"] == pytest.approx(5.32e6, rel=1e-3)
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "vitc")
+    state = from_bcos_v2(file, name).state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert not AutoImageProcessor.from_pretrained(tmp_path / "vitc", backend="pil").do_normalize
+    before = sorted(path.name for path in (tmp_path / "vitc").iterdir())
+    for arguments, message in (
+        (("bcos-v2", file, tmp_path / "vitc", "--name", name), "expected a new or empty folder"),
+        (("bcos-v2", file, tmp_path / "new"), "without a name"),
+        (("bcos-v2", file, tmp_path / "new", "--name", "resnet18"), "missing: "),
+        (("openai-clip", file, tmp_path / "new", "--name", "RN50"), "--name: expected none"),
+        (("nothing", file, tmp_path / "new"), "expected one of ['bcos-lm', 'bcos-v2', 'bcosification', 'openai-clip'"),
+    ):
+        assert message in run("import", *arguments, status=1).stderr
+    assert not (tmp_path / "new").exists() and before == sorted(path.name for path in (tmp_path / "vitc").iterdir())
+    torch.save(openai_state(), tmp_path / "clip.pt")
+    assert "CLIPResNetModel, " in run("import", "openai-clip", tmp_path / "clip.pt", tmp_path / "clip").stdout
 
 
 @pytest.mark.parametrize("form", ["png", "html"])

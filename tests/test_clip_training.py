@@ -82,18 +82,35 @@ def arguments(folder, *given):
     return parse([str(folder / "clip.yaml"), *map(str, given)], CLIPArguments, PictureArguments, TrainingArguments)
 
 
-def history(output) -> list[float]:
-    return [entry["loss"] for entry in json.loads((output / "trainer_state.json").read_text())["log_history"] if "loss" in entry]
+def history(output, quantity: str = "loss") -> list[float]:
+    return [entry[quantity] for entry in json.loads((output / "trainer_state.json").read_text())["log_history"] if "loss" in entry]
 
 
 def test_two_processes_go_the_way_of_one_with_twice_the_batch(folder):
-    varied = ["--flip", "0.5", "--smallest_crop", "0.5"]
+    """Negatives, what the loss learns, and the batch norms of a residual tower are shared."""
+    torch.save(openai_state(), folder / "two.pt")
+    varied = [
+        "--teacher",
+        folder / "two.pt",
+        "--flip",
+        "0.5",
+        "--smallest_crop",
+        "0.5",
+        "--learn_scale",
+        "true",
+        "--image_size",
+        "64",
+        "--learning_rate",
+        "1e-4",
+    ]
     train_and_test(*clip_trainer(*arguments(folder, *varied, "--output_dir", folder / "one")))
     launch = ["-m", "accelerate.commands.launch", "--config_file", RECIPE.parent / "configs" / "accelerate" / "two_cpus.yaml"]
     two = [*launch, RECIPE, "clip.yaml", *varied, "--output_dir", "two", "--per_device_train_batch_size", "4"]
     assert "saved to two" in run_python(folder, *two).stdout
-    assert len(history(folder / "one")) == 6
-    np.testing.assert_allclose(history(folder / "two"), history(folder / "one"), rtol=0, atol=1e-4)
+    for quantity, different in (("loss", 6), ("loss_scale", 6), ("loss_bias", 6)):
+        ours = history(folder / "one", quantity)
+        assert len(set(ours)) == different
+        np.testing.assert_allclose(history(folder / "two", quantity), ours, rtol=0, atol=1e-4)
     ours, theirs = (load_file(folder / name / "model.safetensors") for name in ("one", "two"))
     assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-4
 
@@ -105,7 +122,7 @@ class Killed(TrainerCallback):
 
 
 def test_killed_in_an_epoch_and_resumed_it_ends_with_the_same_weights(folder):
-    given = ["--save_strategy", "steps", "--save_steps", "3", "--flip", "0.5", "--smallest_crop", "0.5"]
+    given = ["--save_strategy", "steps", "--save_steps", "3", "--flip", "0.5", "--smallest_crop", "0.5", "--learn_scale", "true"]
     whole = arguments(folder, *given, "--output_dir", folder / "whole")
     train_and_test(*clip_trainer(*whole))
     broken = arguments(folder, *given, "--output_dir", folder / "broken")
@@ -118,6 +135,11 @@ def test_killed_in_an_epoch_and_resumed_it_ends_with_the_same_weights(folder):
     assert trainer.state.global_step == 6
     ours, theirs = (load_file(folder / name / "model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert history(folder / "broken", "loss_scale") == history(folder / "whole", "loss_scale")
+    (folder / "broken" / "checkpoint-6" / "siglip.safetensors").unlink()
+    trainer, inputs = clip_trainer(*arguments(folder, *given, "--output_dir", folder / "broken", "--max_steps", "7"))
+    with pytest.raises(ValueError, match="learn_scale false"):
+        train_and_test(trainer, inputs)
 
 
 def test_only_the_image_tower_learns_and_the_student_comes_nearer(folder):
@@ -185,6 +207,8 @@ def test_a_file_of_openai_s_is_a_teacher(folder, monkeypatch):
 def test_wrong_settings_say_so(folder):
     for given, message in (
         (["--loss", "l1"], "loss: expected one of"),
+        (["--loss", "mse", "--learn_scale", "true"], "learn_scale: expected loss 'siglip'"),
+        (["--loss_scale", "0", "--learn_scale", "true"], "loss_scale: expected a number > 0"),
         (["--shards", "x.tar"], "one of them"),
         (["--prompt_weight", "1"], "expected class names"),
         (["--streaming", "true", "--max_steps", "-1"], "max_steps > 0"),

@@ -115,7 +115,8 @@ AGAIN = """
 import sys
 from bcos_hf.cli import main
 from transformers import AutoModelForImageClassification
-from bcos_hf.hub import push
+from bcos_hf.hub import push, save_evaluation
+save_evaluation("vit", {"accuracy": {"mean": 0.375, "low": 0.25, "high": 0.5, "n": 8}}, ["org/pictures"])
 push(AutoModelForImageClassification.from_pretrained("org/shared"), "org/shared", metrics={"accuracy": 0.625})
 sys.argv = ["bcos-hf", "push", "vit", "org/cli", "--example", "picture.png", "--license", "mit"]
 main()
@@ -156,6 +157,7 @@ def test_a_card_is_filled_from_what_ran_and_keeps_what_a_person_wrote(pushed):
     assert body.count("bcos_hf:about") == 2
     by_hand = hub.repositories["models/org/cli"]
     assert b"license: mit" in by_hand["README.md"] and "explanation.png" in by_hand
+    assert b"| accuracy | 0.375 (0.25 to 0.5) |" in by_hand["README.md"] and json.loads(by_hand["bcos_eval.json"])["datasets"] == ["org/pictures"]
 
 
 TRAIN = """

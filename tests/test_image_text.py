@@ -187,12 +187,12 @@ def test_the_text_tower_stays_or_is_explained_too(family):
 
 
 def slow_score(cosines, power, max_normalise):
-    """For each picture and prompt: the mean over positions of c |c|^(p-1), with |c| relative to the largest if asked for."""
+    """For each picture and prompt: the mean over positions of c |c|^(p-1), with c relative to the largest |c| if asked for."""
     made = torch.zeros(cosines.shape[0], cosines.shape[2], dtype=cosines.dtype)
     for n, k in torch.cartesian_prod(torch.arange(made.shape[0]), torch.arange(made.shape[1])).tolist():
         column = cosines[n, :, k].tolist()
         largest = max(abs(c) for c in column) if max_normalise else 1.0
-        made[n, k] = sum(c * (abs(c) / largest) ** (power - 1) for c in column) / len(column)
+        made[n, k] = sum(c / largest * abs(c / largest) ** (power - 1) for c in column) / len(column)
     return made
 
 

@@ -154,7 +154,8 @@ def test_per_layer_b_reaches_its_layers(family):
     model = bcosify(tiny(family), b=[1.25, 2.0, 1.75])
     found = {name.removeprefix(model.base_model_prefix): layer.b for name, layer in model.named_modules() if isinstance(layer, Bcos) and layer.b != 1}
     for layer, b in enumerate((1.25, 2.0)):
-        numbers = {int(re.search(r"\d+", name)[0]) - (family == "densenet") for name, value in found.items() if value == b}  # whose blocks count from 1
+        numbers = {int(re.search(r"\d+", name)[0]) for name, value in found.items() if value == b}
+        numbers = {{"densenet": number - 1, "vgg": number // 4}.get(family, number) for number in numbers}  # blocks from 1; convolution, norm, ReLU, pool
         assert numbers == {layer}
     assert {b for name, b in found.items() if name in model.roles.logits} == {1.75}
 

@@ -5,6 +5,7 @@ Origin of the data: tests/fixtures/*.json name repository, commit, file and clas
 
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from parity_clip import clip_tower
 from parity_gradient_to_image import gradient_image
 from parity_localisation import localisation
 from parity_networks import NETWORKS
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import activations
 
 from bcos_hf import explanation_mode
+from bcos_hf.checkpoints import from_bcos_lm
 from bcos_hf.metrics import area_under_curve, perturbation_drops
 from bcos_hf.models import FAMILIES, bcos_batch_norm, bcos_norms
 from bcos_hf.models.bcos_activations import gated
@@ -198,6 +200,13 @@ def bcos_model(golden: Golden):
     return getattr(family, f"Bcos{type(model).__name__}").from_standard(model, b=b), model, state
 
 
+def saved_by_reference(golden: Golden, state: dict, folder: Path) -> Path:
+    """The folder that the reference's `save_pretrained` leaves, its configuration with the fields that its training adds."""
+    (folder / "config.json").write_text(json.dumps(golden.settings["config"] | golden.settings["bcos_config"]))
+    save_file({theirs: state[standard] for theirs, standard in golden.settings["name_map_bcos_to_standard"].items()}, folder / "model.safetensors")
+    return folder
+
+
 def language_model(golden: Golden) -> None:
     bcos, model, state = bcos_model(golden)
     settings, inputs = golden.settings, {name: golden.get(f"input/{name}") for name in ("input_ids", "attention_mask")}
@@ -208,6 +217,8 @@ def language_model(golden: Golden) -> None:
     for theirs, standard in settings.get("name_map_bcos_to_standard", {}).items():
         assert torch.equal(ours[theirs.replace(".linear.", ".")], state[standard])
     golden.meets("output/logits", bcos(**inputs).logits)
+    with tempfile.TemporaryDirectory() as folder:
+        golden.meets("output/logits", from_bcos_lm(saved_by_reference(golden, state, Path(folder)))(**inputs).logits)
     golden.meets("output/embeddings", bcos.base_model.embeddings(inputs["input_ids"]))
     for index, targets in enumerate(settings["targets"]):
         explanation = bcos.explain(**inputs, targets=targets)

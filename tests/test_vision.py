@@ -13,10 +13,12 @@ from bcos_hf import bcosify
 from bcos_hf.models import bcos_batch_norm, bcos_inputs
 from bcos_hf.models.bcos_layers import Bcos, BcosConv2d
 from bcos_hf.models.modeling_densenet import DENSENETS, DenseNetConfig, DenseNetForImageClassification
+from bcos_hf.models.modeling_resnext import ResNeXtConfig, ResNeXtForImageClassification
 from bcos_hf.models.modeling_simple_vit import SimpleViTConfig, sincos_positions
+from bcos_hf.models.modeling_vgg import VGGS, VGGConfig, VGGForImageClassification
 
 
-CONVOLUTIONAL = ("resnet", "densenet", "convnext")
+CONVOLUTIONAL = ("resnet", "resnext", "densenet", "convnext", "vgg")
 _SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=4)
 VARIANTS = [
     ("resnet", dict(layer_type="basic", hidden_sizes=[8, 16])),
@@ -24,8 +26,12 @@ VARIANTS = [
     ("resnet", dict(downsample_in_bottleneck=True)),
     ("resnet", dict(hidden_act="gelu")),
     ("resnet", dict(embedding_size=3)),
+    ("resnext", dict(groups=4, width_per_group=32, downsample_in_bottleneck=True)),
+    ("resnext", dict(groups=1)),
     ("densenet", dict(depths=[1, 1, 1], bottleneck=4)),
     ("convnext", dict(layer_scale_init_value=0.0, drop_path_rate=0.1)),
+    ("vgg", dict(use_batch_norm=False, depths=[2, 1])),
+    ("vgg", dict(dense=True)),
     ("vit", dict(qkv_bias=False, hidden_act="gelu_new")),
     ("vit", dict(image_size=[16, 16], patch_size=8)),
     ("dinov2", dict(use_swiglu_ffn=False, drop_path_rate=0.1)),
@@ -52,7 +58,7 @@ def test_laws_hold_for_every_variant(family, fields):
     assert explanation.contributions.shape == (2, 2, 16, 16) and explanation.weights.shape == (2, 2, 2 * vision.num_channels, 16, 16)
 
 
-@pytest.mark.parametrize("family", ["resnet", "densenet"])
+@pytest.mark.parametrize("family", ["resnet", "resnext", "densenet", "vgg"])
 def test_classifying_before_pooling_is_the_same_where_all_is_linear(family):
     standard, x = tiny(family), batch_of(family)["pixel_values"]
     twin = bcosify(standard, **{**same(family), "head_before_pooling": True})
@@ -241,3 +247,39 @@ def test_densenets_have_the_published_sizes(name, parameters):
     assert {"features.conv0.weight", "features.denseblock4.denselayer16.conv2.weight", "features.transition3.conv.weight", "classifier.bias"} <= set(
         model.state_dict()
     )
+
+
+@pytest.mark.parametrize(
+    "name, parameters, with_norms",
+    [("vgg11", 132863336, 132868840), ("vgg13", 133047848, 133053736), ("vgg16", 138357544, 138365992), ("vgg19", 143667240, 143678248)],
+)  # from the same documentation
+def test_vggs_have_the_published_sizes(name, parameters, with_norms):
+    for use_batch_norm, expected in ((False, parameters), (True, with_norms)):
+        with torch.device("meta"):
+            model = VGGForImageClassification(VGGConfig(depths=VGGS[name], use_batch_norm=use_batch_norm, num_labels=1000))
+        assert model.num_parameters() == expected
+
+
+@pytest.mark.parametrize(
+    "depths, groups, width, parameters", [([3, 4, 6, 3], 32, 4, 25028904), ([3, 4, 23, 3], 64, 4, 83455272), ([3, 4, 6, 3], 1, 128, 68883240)]
+)
+def test_resnexts_have_the_published_sizes(depths, groups, width, parameters):
+    """resnext50_32x4d, resnext101_64x4d and wide_resnet50_2."""
+    with torch.device("meta"):
+        model = ResNeXtForImageClassification(ResNeXtConfig(depths=depths, groups=groups, width_per_group=width, num_labels=1000))
+    assert model.num_parameters() == parameters
+
+
+@pytest.mark.parametrize("fields", [dict(layer_type="basic"), dict(groups=0), dict(hidden_sizes=[4, 8, 8, 8])])
+def test_a_resnext_that_cannot_be_is_refused(fields):
+    with pytest.raises(ValueError, match="ResNeXt: expected layer_type 'bottleneck' and a channel or more in each group; got"):
+        ResNeXtConfig(**fields)
+
+
+def test_a_vgg_is_the_published_one_with_a_linear_layer_first():
+    """A map of 7 x 7, flattened, through three linear layers (Simonyan and Zisserman, ICLR 2015, section 2.1)."""
+    model, x = tiny("vgg"), torch.randn(2, 3, 28, 28, dtype=torch.float64)
+    hidden = model.features(x).flatten(1)
+    for layer in (model.classifier[0], model.classifier[3]):
+        hidden = (hidden @ layer.weight.flatten(1).T + layer.bias).relu()
+    torch.testing.assert_close(model(x).logits, model.classifier[6](hidden))

@@ -1,6 +1,17 @@
 """Published checkpoints as our models; name maps are data."""
 
+from .bcos_lm import from_bcos_lm
+from .bcos_v2 import bcos_v2_processor, from_bcos_v2
+from .bcosification import from_bcosification
 from .openai_clip import from_openai_clip
 
 
-__all__ = ["from_openai_clip"]
+__all__ = ["FORMATS", "bcos_v2_processor", "from_bcos_lm", "from_bcos_v2", "from_bcosification", "from_openai_clip"]
+
+# name of a format -> what makes its model, and what makes the model's image processor (None: stock); both take a source, and a name where there are several
+FORMATS = {
+    "bcos-lm": (from_bcos_lm, None),
+    "bcos-v2": (from_bcos_v2, bcos_v2_processor),
+    "bcosification": (from_bcosification, None),
+    "openai-clip": (from_openai_clip, None),
+}

@@ -3,9 +3,11 @@
 from .assets import ASSETS, Asset, cache_folder, extract, fetch, minilm_folder, vader_sdist
 from .augmentation import Augmentation, mixup
 from .cifar10 import cifar10
+from .explanations import explain_dataset
 from .image_inputs import image_processor, prepare_images, stacked
 from .images import ImageColumns, load_image_dataset
 from .keras_resnet import resnet50_folder
+from .one_split import class_numbers, find_columns, load_split
 from .onnx_vit import vit_s_folder
 from .pictures import load_pictures
 from .prompts import TEMPLATES, prompts_of
@@ -22,12 +24,16 @@ __all__ = [
     "TextColumns",
     "cache_folder",
     "cifar10",
+    "class_numbers",
+    "explain_dataset",
     "extract",
     "fetch",
+    "find_columns",
     "image_processor",
     "lexicon",
     "load_image_dataset",
     "load_pictures",
+    "load_split",
     "load_text_dataset",
     "minilm_folder",
     "mixup",

@@ -25,11 +25,11 @@ TEXT_NAMES = ("text", "sentence", "content", "review", "document", "comment", "r
 
 @dataclass(frozen=True)
 class TextColumns:
-    """The names of the columns that hold the text, the second text of a pair (None: single texts) and the label."""
+    """The names of the columns that hold the text, the second text of a pair (None: single texts) and the label (None: there is none)."""
 
     text: str
     second_text: str | None
-    label: str
+    label: str | None
 
 
 def _read(file: str | Path) -> Dataset:

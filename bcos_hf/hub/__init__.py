@@ -2,7 +2,8 @@
 
 from .card import model_card
 from .demo_card import results_table, write_demo_card
-from .push import push, write_model_folder
+from .explanations import push_explanations
+from .push import push, recorded_evaluation, save_evaluation, write_model_folder
 
 
-__all__ = ["model_card", "push", "results_table", "write_demo_card", "write_model_folder"]
+__all__ = ["model_card", "push", "push_explanations", "recorded_evaluation", "results_table", "save_evaluation", "write_demo_card", "write_model_folder"]

@@ -16,7 +16,11 @@ from PIL import Image
 from bcos_hf import __version__
 
 from .card import model_card
+from .explanation_folder import written_whole
 from .usage import run_usage
+
+
+EVALUATION = "bcos_eval.json"
 
 
 def conversion_record(model) -> dict:
@@ -46,13 +50,30 @@ def write_model_folder(
     (folder / "README.md").write_text(model_card(model, repo_id, existing, usage, metrics, **facts), encoding="utf-8")
     (folder / "bcos_conversion.json").write_text(json.dumps(conversion_record(model), indent=2) + "\n")
     if metrics:
-        (folder / "bcos_eval.json").write_text(json.dumps({"metrics": metrics, "datasets": facts.get("datasets")}, indent=2) + "\n")
+        save_evaluation(folder, metrics, facts.get("datasets"))
 
 
-def existing_card(repo_id: str, token: str | None = None) -> str | None:
+def save_evaluation(folder: str | Path, metrics: dict, datasets: list[str] | None = None) -> None:
+    """Leave what was measured in a model's folder, as bcos_eval.json, for the card of its push. Arguments as those of `push`."""
+    with written_whole(Path(folder, EVALUATION)) as path:
+        path.write_text(json.dumps({"metrics": metrics, "datasets": datasets}, indent=2) + "\n", encoding="utf-8")
+
+
+def recorded_evaluation(folder: str | Path) -> dict:
+    """What `save_evaluation` left in a model's folder, as `push` takes it; {} where there is nothing. Raises a ValueError for another file of that name."""
+    file = Path(folder, EVALUATION)
+    if not file.is_file():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or not {"metrics", "datasets"} == set(found):
+        raise ValueError(f"{file}: expected an object with 'metrics' and 'datasets', got {str(found)[:80]}. Repair or remove it.")
+    return found
+
+
+def existing_card(repo_id: str, token: str | None = None, repo_type: str = "model") -> str | None:
     """The card of a repository, None where there is no such file or repository."""
     try:
-        return Path(hf_hub_download(repo_id, "README.md", token=token)).read_text(encoding="utf-8")
+        return Path(hf_hub_download(repo_id, "README.md", token=token, repo_type=repo_type)).read_text(encoding="utf-8")
     except (EntryNotFoundError, RepositoryNotFoundError):
         return None
 

@@ -3,8 +3,9 @@
 from .bootstrap import bootstrap_interval
 from .completeness import relative_residual
 from .energy_pointing_game import energy_pointing_shares
+from .evaluation import evaluate_classifier
 from .grid_pointing_game import grid_pointing_shares
-from .grid_protocol import play_grid_pointing_game, predicted_logits
+from .grid_protocol import play_grid_pointing_game, play_grids, predicted_logits
 from .grids import compose_grids, published_grids, sample_grids, strided_contributions
 from .perturbation import FRACTIONS, area_under_curve, faithfulness, perturbation_drops, rationale
 from .pixel_perturbation import curve_area, deletion_curve, insertion_curve
@@ -22,6 +23,7 @@ __all__ = [
     "curve_area",
     "deletion_curve",
     "energy_pointing_shares",
+    "evaluate_classifier",
     "faithfulness",
     "grid_pointing_shares",
     "image_embeddings",
@@ -29,6 +31,7 @@ __all__ = [
     "linear_probe_accuracy",
     "perturbation_drops",
     "play_grid_pointing_game",
+    "play_grids",
     "predicted_logits",
     "published_grids",
     "random_scores",

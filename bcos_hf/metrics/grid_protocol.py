@@ -1,6 +1,6 @@
 """The grid pointing game as it is played: grids of a model's own confident pictures, explained by one or several explainers, shares with intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -45,11 +45,16 @@ def play_grid_pointing_game(
     """
     logits = predicted_logits(model, pixel_values)
     grids = sample_grids(logits.gather(1, labels[:, None])[:, 0], labels, n_cells, count, seed, threshold, logits.argmax(1))
+    return play_grids(explainers, (compose_grids(pixel_values, grid[None]) for grid in grids), labels[grids], smooth, seed)
+
+
+@torch.no_grad()
+def play_grids(explainers: dict[str, Callable], pictures: Iterable[Tensor], targets: Tensor, smooth: int = 15, seed: int = 0) -> dict[str, dict]:
+    """The same for known grids: `pictures` are composed, [1, C, n h, n w] each, made when they are asked for; `targets` [G, n_cells], their classes."""
     shares, residuals = {name: [] for name in explainers}, dict.fromkeys(explainers, 0.0)
-    for grid in tqdm(grids, desc="grid pointing game"):
-        picture = compose_grids(pixel_values, grid[None])
+    for picture, classes in zip(tqdm(pictures, desc="grid pointing game", total=len(targets)), targets, strict=True):
         for name, explain in explainers.items():
-            made = explain(pixel_values=picture, targets=labels[grid][None])
+            made = explain(pixel_values=picture, targets=classes[None])
             shares[name].append(grid_pointing_shares(made.contributions, smooth).mean().cpu())
             residuals[name] = max(residuals[name], made.relative_residual.max().item())
     return {name: {**bootstrap_interval(torch.stack(values), seed=seed), "max_relative_residual": residuals[name]} for name, values in shares.items()}

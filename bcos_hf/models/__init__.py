@@ -22,16 +22,20 @@ from . import (
     modeling_bcos_distilbert,
     modeling_bcos_dual_encoder,
     modeling_bcos_resnet,
+    modeling_bcos_resnext,
     modeling_bcos_roberta,
     modeling_bcos_siglip,
     modeling_bcos_siglip_vision,
     modeling_bcos_simple_vit,
+    modeling_bcos_vgg,
     modeling_bcos_vit,
     modeling_clip_resnet,
     modeling_clip_resnet_vision,
     modeling_densenet,
     modeling_dual_encoder,
+    modeling_resnext,
     modeling_simple_vit,
+    modeling_vgg,
 )
 from .bcos_pipelines import BcosImageExplanationPipeline
 from .bcos_saving import classes_of, whole_weights
@@ -53,14 +57,24 @@ FAMILIES = {
     "distilbert": modeling_bcos_distilbert,
     "dual_encoder": modeling_bcos_dual_encoder,
     "resnet": modeling_bcos_resnet,
+    "resnext": modeling_bcos_resnext,
     "roberta": modeling_bcos_roberta,
     "siglip": modeling_bcos_siglip,
     "siglip_vision_model": modeling_bcos_siglip_vision,
     "simple_vit": modeling_bcos_simple_vit,
+    "vgg": modeling_bcos_vgg,
     "vit": modeling_bcos_vit,
 }
 # standard models that transformers lacks
-STANDARD = (modeling_clip_resnet, modeling_clip_resnet_vision, modeling_densenet, modeling_dual_encoder, modeling_simple_vit)
+STANDARD = (
+    modeling_clip_resnet,
+    modeling_clip_resnet_vision,
+    modeling_densenet,
+    modeling_dual_encoder,
+    modeling_resnext,
+    modeling_simple_vit,
+    modeling_vgg,
+)
 
 for _module in (*FAMILIES.values(), *STANDARD):
     for _auto, _cls in classes_of(_module).items():

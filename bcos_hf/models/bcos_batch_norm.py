@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .bcos_norms import Affine, PositionNorm2d
 from .bcos_precision import wide, wide_dtype
+from .bcos_synchronised_norm import processes, synchronised_scaling
 
 
 class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
@@ -17,18 +18,25 @@ class UncenteredBatchNorm2d(Affine, nn.BatchNorm2d):
 
     The running variance is updated by the biased batch variance (nn.BatchNorm2d takes the unbiased). `running_mean` is kept for its name in state
     dicts and never read.
+
+    Attributes:
+        synchronised: in training under several processes, the variance is that of all their pictures, as one process with the whole batch has it.
     """
+
+    synchronised = False
 
     def forward(self, x: Tensor) -> Tensor:
         x = _dense(x)
         of_batch = self.training or self.running_var is None
-        if of_batch and not self.explaining:
+        if of_batch and not self.explaining and self.synchronised and processes() > 1:
+            y, var = synchronised_scaling(x, self.weight, self.bias, self.eps)
+        elif of_batch and not self.explaining:
             y, _, var = _BatchScaling.apply(x, self.weight, self.bias, self.eps)
+            y = _dense_gradient(y)
         else:
             var = _statistics(x.detach())[1] if of_batch else self.running_var
-            y = _divided(x, var, self.weight, self.bias, self.eps)
+            y = _scaled(self, x, torch.zeros_like(var), var)
         self._track(var)
-        y = _dense_gradient(y)
         return y if self.bias is None else self.with_constant(y, self.bias.view(-1, 1, 1))
 
     @torch.no_grad()
@@ -46,10 +54,44 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.batch_norm_update_stats(x, unused, unused.clone(), 0.0)
 
 
-def _divided(x: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """gamma x / sqrt(var + eps) + beta, by torch's own kernel, in one pass."""
-    var, weight, bias = (t if t is None else wide(t) for t in (var, weight, bias))
-    return F.batch_norm(x, torch.zeros_like(var), var, weight, bias, training=False, eps=eps)
+def _divided(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """gamma (x - mean) / sqrt(var + eps) + beta, by torch's own kernel, in one pass."""
+    mean, var, weight, bias = (t if t is None else wide(t) for t in (mean, var, weight, bias))
+    return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x, for a batch norm of torch, whose CPU kernel (2.13) misreads one picture, too, that is channels last but for the first stride."""
+    return x.clone(memory_format=torch.contiguous_format) if len(x) == 1 and x.requires_grad and x.stride(0) != x.numel() else x
+
+
+def _scaled(norm: nn.BatchNorm2d, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    """The norm of x by statistics that are constants. In explanations of a frozen model everything but x is one."""
+    constants = (mean, var, norm.weight, norm.bias, norm.eps)
+    if norm.explaining and not any(p is not None and p.requires_grad for p in (norm.weight, norm.bias)):
+        return _ConstantScaling.apply(x, *constants)
+    return _dense_gradient(_divided(x, *constants))
+
+
+class _ConstantScaling(torch.autograd.Function):
+    """`_divided` with a gradient for x alone, one product; that of torch's kernel takes twice as long, sums that nobody asked for included."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        return _divided(x, mean, var, weight, bias, eps)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _, _, var, weight, _, eps = inputs
+        scale = (wide(var) + eps).rsqrt()
+        ctx.save_for_backward((scale if weight is None else scale * weight).to(output.dtype).view(-1, 1, 1))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (scale,) = ctx.saved_tensors
+        return grad * scale, None, None, None, None, None
 
 
 class _DenseGradient(torch.autograd.Function):
@@ -73,11 +115,6 @@ def _dense_gradient(y: Tensor) -> Tensor:
     return _DenseGradient.apply(y) if len(y) == 1 and y.requires_grad else y
 
 
-def _dense(x: Tensor) -> Tensor:
-    """x, for a batch norm of torch, whose CPU kernel (2.13) misreads one picture, too, that is channels last but for the first stride."""
-    return x.clone(memory_format=torch.contiguous_format) if len(x) == 1 and x.requires_grad and x.stride(0) != x.numel() else x
-
-
 class _BatchScaling(torch.autograd.Function):
     """gamma x / sqrt(var + eps) + beta, mean [C] and biased var [C] of x [N, C, H, W]; keeps x only, as nn.BatchNorm2d does.
 
@@ -90,7 +127,7 @@ class _BatchScaling(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         mean, var = _statistics(x)
-        return _divided(x, var, weight, bias, eps), mean, var
+        return _divided(x, torch.zeros_like(mean), var, weight, bias, eps), mean, var
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -127,7 +164,7 @@ class BcosBatchNorm2d(Affine, nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         x = _dense(x)
         if not self.training and self.running_var is not None:
-            return self.with_constant(_dense_gradient(super().forward(x)), self._shift())
+            return self.with_constant(_scaled(self, x, self.running_mean, self.running_var), self._shift())
         if not self.explaining:
             return _dense_gradient(super().forward(x))
         centred = wide(x) - wide(x).mean((0, 2, 3), keepdim=True)

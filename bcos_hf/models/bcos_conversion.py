@@ -93,6 +93,11 @@ class Roles:
         """Whether the module of that name lies in one of `parts`."""
         return not self.parts or any(name == part or name.startswith(f"{part}.") for part in self.parts)
 
+    def layer_of(self, name: str) -> int | None:
+        """The hidden layer, counted from 0, that the module of that name lies in."""
+        number = re.search(self.layer, name)
+        return int(number[1]) - self.first_layer if number else None
+
 
 def convert_(model: nn.Module, config, roles: Roles) -> ConversionReport:
     """Turn the standard layers of `model` into B-cos layers, in place.
@@ -167,8 +172,7 @@ def _convert_linear_(name: str, module: nn.Module, config, roles: Roles, is_stem
         return f"B = 1, {LINEAR[leaf]}"
     if is_stem:
         as_stem_(module, config.input_encoding)
-    index = re.search(roles.layer, name)
-    b = config.b_of(int(index[1]) - roles.first_layer if index else None)
+    b = config.b_of(roles.layer_of(name))
     module.set_bcos(b, config.weight_norm, config.max_out, config.learnable_b, config.norm_eps)
     if config.max_out > 1:
         _widen_(module, config.max_out)

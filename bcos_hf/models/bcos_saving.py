@@ -16,6 +16,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
+from torch import nn
 from transformers.dynamic_module_utils import get_relative_import_files
 
 
@@ -88,3 +89,13 @@ def whole_weights(source: str | os.PathLike) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise OSError(f"{source}: expected a whole safetensors file, got a truncated or damaged one ({error}). Save or download the model again.") from error
+
+
+def align_(model: nn.Module) -> None:
+    """Move weights on the CPU to addresses that are multiples of 64, in place: a file's are as they come, and kernels round by them in another order.
+
+    So a model that is loaded computes, bit for bit, what the one that was saved did.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % 64:
+            tensor.data = tensor.data.clone()

@@ -53,10 +53,15 @@ def as_given(x: Tensor, order: Tensor | None, dim: int) -> Tensor:
     return x.gather(dim, index.expand_as(x))
 
 
-def check_length(embeddings: nn.Module, length: int) -> None:
-    """Raise a ValueError for a text of more tokens than the model has positions (RoBERTa starts to count after its padding index)."""
+def positions_of(embeddings: nn.Module) -> int:
+    """How many tokens a text may have (RoBERTa starts to count after its padding index)."""
     table = embeddings.position_embeddings
-    positions = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+
+def check_length(embeddings: nn.Module, length: int) -> None:
+    """Raise a ValueError for a text of more tokens than the model has positions."""
+    positions = positions_of(embeddings)
     if length > positions:
         raise ValueError(
             f"expected at most {positions} tokens, as many as the model has positions, got {length}; tokenize with truncation=True, max_length={positions}."

@@ -16,6 +16,7 @@ CHOICES = {
     "hidden_activation": ("keep", "identity"),
     "batch_norm": tuple(BATCH_NORMS),
     "max_pool": ("average", "keep"),
+    "norm_layer": ("layer_norm", "batch_norm"),
 }
 
 

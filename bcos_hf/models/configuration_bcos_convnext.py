@@ -8,6 +8,12 @@ from .configuration_bcos import BcosConvConfigMixin
 
 @strict
 class BcosConvNextConfig(BcosConvConfigMixin, ConvNextConfig):
-    """ConvNextConfig with the fields of `BcosConvConfigMixin`."""
+    """ConvNextConfig with the fields of `BcosConvConfigMixin`.
+
+    Attributes:
+        norm_layer: "layer_norm", or "batch_norm" for batch norms that subtract no mean in place of all layer norms (B-cos v2's 'BNU').
+    """
 
     model_type = "bcos_convnext"
+
+    norm_layer: str = "layer_norm"

@@ -19,7 +19,7 @@ from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
 from .bcos_layers import Bcos
-from .bcos_saving import auto_map_of, copy_code, filled_at_once, origin_of, whole_weights
+from .bcos_saving import align_, auto_map_of, copy_code, filled_at_once, origin_of, whole_weights
 from .bcos_state import completed_state, matched_state
 
 
@@ -124,7 +124,9 @@ class BcosModelMixin:
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As transformers' `from_pretrained`; a damaged weight file raises an OSError that says so."""
         with whole_weights(pretrained_model_name_or_path):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            made = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        align_(made[0] if isinstance(made, tuple) else made)
+        return made
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, push_to_hub: bool = False, **kwargs) -> None:
         """As transformers' `save_pretrained`, all or nothing, with the code and the auto_map that let the folder load without bcos_hf."""

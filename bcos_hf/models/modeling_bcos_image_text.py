@@ -28,13 +28,14 @@ def unit(x: Tensor, constant: bool = True) -> Tensor:
 def cosine_power_score(cosines: Tensor, power: float = 1.0, max_normalise: bool = False) -> Tensor:
     """Mean over positions of c |c|^(power - 1), the factor held constant; cosines [N, positions, P] -> [N, P].
 
-    A high power listens to the positions that are sure. `max_normalise` divides |c| by its largest value over positions first, which keeps the scale.
+    A high power listens to the positions that are sure. `max_normalise` divides c by the largest |c| over positions first, held constant too, as published.
     """
     if power < 1:
         raise ValueError(f"cosine_power: expected a number >= 1, got {power}.")
     size = cosines.detach().abs()
     if max_normalise:
-        size = size / size.amax(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
+        largest = size.amax(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
+        cosines, size = cosines / largest, size / largest
     return (cosines * size ** (power - 1)).mean(1)
 
 
@@ -79,7 +80,7 @@ class BcosImageEmbeddingMixin(BcosVisionModelMixin):
             raise ValueError(f"prompts: expected {len(text_embeds)} texts, one for each embedding, got {len(prompts)}.")
         reading = {"unpool": unpool, "cosine_power": cosine_power, "max_normalise": max_normalise}
         made = super().explain(pixel_values, targets, contrast, return_weights, chunk, text_embeds=text_embeds.detach(), **reading, **inputs)
-        return replace(made, labels=prompts, quantity="score" if unpool and cosine_power != 1 else "cosine")
+        return replace(made, labels=prompts, quantity="score" if unpool and (cosine_power != 1 or max_normalise) else "cosine")
 
     @property
     def _embed_dim(self) -> int:

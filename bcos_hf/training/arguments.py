@@ -53,6 +53,7 @@ class ImageModelArguments(BcosArguments):
     bias_decay: bool = _field(False, "Shrink the biases, which use_bias keeps, to 0.")
     adaptive_clipping: float = _field(0.0, "Adaptive gradient clipping: largest gradient per weight (0.01 published); 0: none. Set max_grad_norm to 0 beside.")
     averaging_decay: float = _field(0.0, "Evaluate and save an exponential moving average of the weights (0.9999 for long trainings); 0: none.")
+    synchronise_norms: bool = _field(True, "Several processes share the statistics of uncentred batch norms, as one with the whole batch has them.")
 
 
 @dataclass
@@ -107,9 +108,11 @@ class CLIPArguments(BcosArguments):
     bias_decay: bool = _field(False, "Shrink the biases, which use_bias keeps, to 0.")
     adaptive_clipping: float = _field(0.0, "Adaptive gradient clipping: largest gradient per weight; 0: none. Set max_grad_norm to 0 beside.")
     averaging_decay: float = _field(0.0, "Evaluate and save an exponential moving average of the weights; 0: none.")
+    synchronise_norms: bool = _field(True, "Several processes share the statistics of uncentred batch norms, as one with the whole batch has them.")
     loss: str = _field("siglip", "'siglip', 'cosine' or 'mse', between the embeddings of student and teacher.")
     loss_scale: float = _field(10.0, "Scale of the cosines in the SigLIP loss.")
     loss_bias: float = _field(-10.0, "Bias in the SigLIP loss.")
+    learn_scale: bool = _field(False, "Learn that scale and that bias, from the values given; not under FSDP.")
     prompt_weight: float = _field(0.0, "Weight of the divergence of zero-shot distributions beside the loss; needs eval_dataset_name.")
     teacher_cache: str | None = _field(None, "Folder for the teacher's embeddings, made once; pictures must not be varied (smallest_crop 1, flip 0).")
     templates: str = _field("one", "Prompts of the zero-shot evaluation: 'one', 'imagenet7' or 'cifar10' (OpenAI's published sets).")

@@ -46,7 +46,7 @@ class AveragingCallback(TrainerCallback):
             raise ValueError("AveragingCallback: expected load_best_model_at_end=False; a checkpoint's model has the last weights, not their average.")
         self.swapped, self.average = False, {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
         if state.global_step:
-            self._load(_checkpoint(args, state) / FILE)
+            self._load(checkpoint_folder(args, state) / FILE)
 
     @torch.no_grad()
     def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
@@ -104,6 +104,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _checkpoint(args, state) -> Path:
+def checkpoint_folder(args, state) -> Path:
+    """The checkpoint that training goes on from."""
     given = args.resume_from_checkpoint
     return Path(given) if given and Path(given).is_dir() else Path(args.output_dir, f"checkpoint-{state.global_step}")

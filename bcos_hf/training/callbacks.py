@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
+from bcos_hf.models.bcos_batch_norm import UncenteredBatchNorm2d
 from bcos_hf.models.bcos_layers import Bcos
 
 
@@ -76,6 +77,16 @@ class BiasDecayCallback(TrainerCallback):
         before, now = (max(0.0, 1 - step / (self.fraction * state.max_steps)) for step in (state.global_step - 1, state.global_step))
         for bias in self.biases:
             bias.mul_(now / before if before else 0.0)
+
+
+class SynchronisedNormsCallback(TrainerCallback):
+    """Uncentred batch norms take the statistics of all processes in training, so that their number changes nothing but the speed."""
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
+        """Tell the norms."""
+        for layer in model.modules():
+            if isinstance(layer, UncenteredBatchNorm2d):
+                layer.synchronised = True
 
 
 class ExplanationCallback(TrainerCallback):

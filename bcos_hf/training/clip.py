@@ -104,6 +104,7 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
         loss_options=options,
         class_embeds=classes,
         prompt_weight=model_args.prompt_weight,
+        learn_scale=model_args.learn_scale,
     )
     return trainer, inputs
 

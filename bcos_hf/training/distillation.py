@@ -8,6 +8,7 @@ from bcos_hf.data.image_inputs import LEFT_OUT
 from bcos_hf.metrics.zero_shot import embeddings_of
 
 from .embedding_losses import EMBEDDING_LOSSES, prompt_divergence
+from .learned_scale import LearnedScale
 from .trainer import BcosTrainer
 
 
@@ -16,14 +17,14 @@ class DistillationTrainer(BcosTrainer):
 
     Args:
         teacher: a model with `get_image_features`, or an image tower; it is frozen and put into evaluation mode.
-        loss: a name in EMBEDDING_LOSSES. loss_options: scale and bias of "siglip".
+        loss: a name in EMBEDDING_LOSSES. loss_options: scale and bias of "siglip". learn_scale: they are where these start, and are learned beside the model.
         class_embeds: [C, D] of length 1, the classes of labelled evaluation pictures; None: the loss is all that is measured.
         prompt_weight: of `prompt_divergence` beside the loss.
     """
 
     def __init__(
         self, *args, teacher: nn.Module, loss: str = "siglip", loss_options: dict | None = None, class_embeds: Tensor | None = None, prompt_weight: float = 0.0,
-        **kwargs,
+        learn_scale: bool = False, **kwargs,
     ) -> None:  # fmt: skip
         super().__init__(*args, **kwargs)
         self.label_names = ["labels", "teacher_embeds"]  # which Trainer looks for in the model's forward()
@@ -34,6 +35,24 @@ class DistillationTrainer(BcosTrainer):
         self.teacher = teacher.eval().requires_grad_(False).to(self.args.device)
         self.embedding_loss, self.loss_options = EMBEDDING_LOSSES[loss], loss_options or {}
         self.class_embeds, self.prompt_weight = class_embeds, prompt_weight
+        if learn_scale and loss != "siglip":
+            raise ValueError(f"learn_scale: expected loss 'siglip', which has a scale and a bias, got {loss!r}.")
+        self.learned = LearnedScale(**self.loss_options) if learn_scale else None
+        if self.learned:
+            self.add_callback(self.learned)
+
+    def create_optimizer(self, *args, **kwargs):
+        """As Trainer's; what the loss learns joins it."""
+        new = self.optimizer is None
+        super().create_optimizer(*args, **kwargs)
+        if new and self.learned:
+            self.learned.join(self)
+        return self.optimizer
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """As Trainer's, with the scale and the bias where they are learned."""
+        learned = {f"loss_{name}": value.item() for name, value in self.learned.options().items()} if self.learned and "loss" in logs else {}
+        super().log({**logs, **learned}, *args, **kwargs)
 
     @torch.no_grad()
     def teacher_embeds(self, pixel_values: Tensor) -> Tensor:
@@ -51,7 +70,7 @@ class DistillationTrainer(BcosTrainer):
         if model.training and self.accelerator.num_processes > 1:
             everyone, everyone_counted = self.accelerator.gather((teacher, counted))
             own = own + self.accelerator.process_index * len(labels)
-        loss = self.embedding_loss(student, everyone, own, everyone_counted, **self.loss_options)
+        loss = self.embedding_loss(student, everyone, own, everyone_counted, **(self.learned.options() if self.learned else self.loss_options))
         if self.prompt_weight:
             loss = loss + self.prompt_weight * prompt_divergence(student[counted], teacher[counted], self.class_embeds)
         if not return_outputs:

@@ -1,7 +1,7 @@
 """Losses between the embeddings of a student and of its frozen teacher, of the same pictures.
 
 Sources: the SigLIP loss, Zhai et al., ICCV 2023 (arXiv 2303.15343) algorithm 1, with scale 10 and bias -10 held fixed, as B-cosified CLIP is trained (Arya et
-al., NeurIPS 2024, arXiv 2411.00715); temperature-free cosine and squared distances as usual.
+al., NeurIPS 2024, arXiv 2411.00715), or learned; temperature-free cosine and squared distances as usual.
 """
 
 import torch
@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def siglip_loss(student: Tensor, teacher: Tensor, own: Tensor | None = None, counted: Tensor | None = None, scale: float = 10.0, bias: float = -10.0) -> Tensor:
+def siglip_loss(
+    student: Tensor, teacher: Tensor, own: Tensor | None = None, counted: Tensor | None = None, scale: float | Tensor = 10.0, bias: float | Tensor = -10.0,
+) -> Tensor:  # fmt: skip
     """Mean over students of the sum over teachers of -log sigmoid(+-(scale cos + bias)), + for the same picture, - for another.
 
     Args:

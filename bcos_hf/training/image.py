@@ -15,7 +15,7 @@ from bcos_hf.models import bcosify
 
 from .arguments import ImageDataArguments, ImageModelArguments
 from .averaging import AveragingCallback
-from .callbacks import BiasDecayCallback, BScheduleCallback
+from .callbacks import BiasDecayCallback, BScheduleCallback, SynchronisedNormsCallback
 from .clipping import AdaptiveClippingCallback
 from .resolution import at_size
 from .trainer import BcosTrainer, accuracy
@@ -67,6 +67,7 @@ def callbacks(args: ImageModelArguments) -> list:
         (not args.conventional and args.bias_decay, lambda: BiasDecayCallback(args.schedule_fraction)),
         (args.adaptive_clipping, lambda: AdaptiveClippingCallback(args.adaptive_clipping)),
         (args.averaging_decay, lambda: AveragingCallback(args.averaging_decay)),
+        (args.synchronise_norms, SynchronisedNormsCallback),
     ]
     return [make() for condition, make in wanted if condition]
 

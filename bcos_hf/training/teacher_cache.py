@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from bcos_hf.data.fingerprints import add_weights
 from bcos_hf.data.image_inputs import Pictures
 from bcos_hf.metrics.zero_shot import embeddings_of
 
 
 def _hash(teacher: nn.Module, pictures: Pictures) -> str:
     digest = hashlib.sha256(f"{pictures.rows._fingerprint} {pictures.inputs.processor.to_json_string()} {pictures.inputs.broken}".encode())
-    for name, value in sorted(teacher.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    add_weights(digest, teacher)
     return digest.hexdigest()[:24]
 
 

@@ -1,65 +1,27 @@
-"""The command line, `bcos-hf`: convert, train, explain, push, demo. A failure says what was expected and ends with status 1; wrong usage ends with 2."""
+"""Convert, train, explain, push: one model, and what goes in and comes out of it."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
-from transformers.utils import logging
+from transformers import TrainingArguments
 
 import bcos_hf
 from bcos_hf import training
 from bcos_hf.data.image_inputs import rgb
 
+from .common import AS_JSON, app, load, processor_of, processors, say, told
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pretrained networks, made inherently interpretable.")
+
 # task -> what parses its settings, and what makes its trainer
 TASKS = {
     "text": ((training.ModelArguments, training.DataArguments), training.text_trainer),
     "image": ((training.ImageModelArguments, training.ImageDataArguments), training.image_trainer),
     "clip": ((training.CLIPArguments, training.PictureArguments), training.clip_trainer),
 }
-AS_JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Expected errors as one line on standard error and status 1."""
-    try:
-        yield
-    except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
-        typer.echo(f"bcos-hf: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
-def _say(result: dict, as_json: bool, text: str) -> None:
-    typer.echo(json.dumps(result) if as_json else text)
-
-
-def _processors(source: str) -> list:
-    """The tokenizer and the image processor of a model, those that there are."""
-    found = []
-    for auto, options in ((AutoTokenizer, {}), (AutoImageProcessor, {"backend": "pil"})):
-        try:
-            found.append(auto.from_pretrained(source, **options))
-        except (OSError, ValueError, KeyError):
-            continue
-    return found
-
-
-def _load(model: str):
-    name = (AutoConfig.from_pretrained(model).architectures or [""])[0]
-    auto = AutoModelForImageClassification if name.endswith("ForImageClassification") else AutoModelForSequenceClassification
-    loaded = auto.from_pretrained(model).eval()
-    if not hasattr(loaded, "explain"):
-        raise ValueError(f"{model}: expected a B-cos model, got a {type(loaded).__name__}. Convert it: bcos-hf convert {model} FOLDER.")
-    return loaded
 
 
 @app.command()
@@ -72,22 +34,22 @@ def convert(
     as_json: AS_JSON = False,
 ) -> None:
     """Convert a pretrained model, to be fine-tuned: bcos-hf convert microsoft/resnet-50 bcos-resnet --b 2"""
-    with _told():
+    with told():
         fields = {name: value for name, value in (("b", b), ("weight_norm", weight_norm)) if value is not None}
         model = bcos_hf.bcosify(source, use_bias=use_bias, **fields)
         model.save_pretrained(folder)
-        for processor in _processors(source):
+        for processor in processors(source):
             processor.save_pretrained(folder)
         report = model.conversion_report
         counts = {name: len(getattr(report, name)) for name in ("converted", "kept", "dropped", "new")}
         text = f"{report}\n\n{type(model).__name__}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f". Saved to {folder}."
-        _say({"model": type(model).__name__, "folder": str(folder), **report.to_dict()}, as_json, text)
+        say({"model": type(model).__name__, "folder": str(folder), **report.to_dict()}, as_json, text)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(context: typer.Context, task: Annotated[str, typer.Argument(help="text, image or clip.")]) -> None:
     """Train with the settings of a recipe: bcos-hf train image config.yaml --b 1.5 (all options: ... --help of recipes/)"""
-    with _told():
+    with told():
         if task not in TASKS:
             raise ValueError(f"train: expected one of {sorted(TASKS)}, got {task!r}.")
         dataclasses, trainer_of = TASKS[task]
@@ -112,12 +74,12 @@ def explain(
     as_json: AS_JSON = False,
 ) -> None:
     """Explain pictures or texts: bcos-hf explain bcos-resnet photo.jpg folder/ --format html --target tabby"""
-    with _told():
+    with told():
         if form not in ("png", "html"):
             raise ValueError(f"--format: expected 'png' or 'html', got {form!r}.")
-        loaded = _load(model)
+        loaded = load(model)
         pictures = loaded.main_input_name == "pixel_values"
-        processor = AutoImageProcessor.from_pretrained(model, backend="pil") if pictures else AutoTokenizer.from_pretrained(model)
+        processor = processor_of(loaded, model)
         wanted = None if target is None else int(target) if target.isdigit() else (loaded.config.label2id or {}).get(target)
         if target is not None and wanted is None:
             raise ValueError(f"--target: expected a number or one of {sorted(loaded.config.label2id)[:10]}, got {target!r}.")
@@ -131,7 +93,7 @@ def explain(
                 failed += 1
                 typer.echo(f"bcos-hf: {item}: {error}", err=True)
         lines = [f"{result['input']}: {result['label']} ({result['logit']:.3f}), see {result['file']}" for result in results]
-        _say({"explanations": results, "failed": failed}, as_json, "\n".join(lines))
+        say({"explanations": results, "failed": failed}, as_json, "\n".join(lines))
         if failed:
             raise typer.Exit(1)
 
@@ -157,41 +119,10 @@ def push(
     license: Annotated[str | None, typer.Option(help="Left out: the base model's.")] = None,
     private: bool = False,
 ) -> None:
-    """Push a model with its card: bcos-hf push bcos-resnet org/bcos-resnet --example photo.jpg"""
-    with _told():
+    """Push a model with its card and what `evaluate --save` measured: bcos-hf push bcos-resnet org/bcos-resnet --example photo.jpg"""
+    with told():
         from bcos_hf.hub import push as push_model  # here, as the rest needs no network
+        from bcos_hf.hub import recorded_evaluation
 
-        typer.echo(push_model(_load(folder), repo_id, _processors(folder), example=example, license=license, private=private))
-
-
-@app.command()
-def demo(
-    model: Annotated[list[str], typer.Option("--model", "--image-model", "--text-model", "--clip-model", help="Hub id or folder; again for another kind.")],
-    conventional: Annotated[str | None, typer.Option(help="An ordinary classifier of pictures with the same classes, to compare with.")] = None,
-    examples: Annotated[Path | None, typer.Option(help="Folder of pictures, and of texts.txt and prompts.txt.")] = None,
-    space: Annotated[Path | None, typer.Option(help="Write a Hugging Face Space to this folder, and do not run it.")] = None,
-    port: int | None = None,
-    share: Annotated[bool, typer.Option(help="Open a public tunnel.")] = False,
-) -> None:
-    """Explain pictures and texts in the browser: bcos-hf demo --model bcos-resnet --text-model bcos-bert (needs pip install 'bcos_hf[demo]')"""
-    with _told():
-        from bcos_hf.space import serve, write_space  # here, as the rest needs no gradio
-
-        if space is None:
-            serve(model, conventional, examples, port, share)
-        else:
-            write_space(space, model, conventional, examples)
-            typer.echo(f"Saved to {space}. Run it: cd {space} && python app.py")
-
-
-def main() -> None:
-    """Entry point; Ctrl-C ends with 130 and leaves no half file."""
-    logging.set_verbosity_error()
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
+        facts = {"example": example, "license": license, "private": private, **recorded_evaluation(folder)}
+        typer.echo(push_model(load(folder), repo_id, processors(folder), **facts))

@@ -1,0 +1,81 @@
+"""Folders saved by the authors' B-cos LM code (Wang et al., TMLR 2025, arXiv 2502.12992; transformers 4.45): encoders that classify texts.
+
+Their B-cos layers hold the weight in `.linear`, of which the rows are used with length 1; nothing has a bias. Tokenizer files are left where they are.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bcos_hf.models.modeling_bcos_bert import BcosBertForSequenceClassification
+from bcos_hf.models.modeling_bcos_distilbert import BcosDistilBertForSequenceClassification
+from bcos_hf.models.modeling_bcos_roberta import BcosRobertaForSequenceClassification
+
+from .names import bare
+from .reading import model_of, state_of
+
+
+WANTED = "a folder saved by the B-cos LM code"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# their class -> ours, and what names the activation, which in their code is GELU whatever the configuration says
+CLASSES = {
+    "BertForSequenceClassification": (BcosBertForSequenceClassification, "hidden_act"),
+    "DistilBertForSequenceClassification": (BcosDistilBertForSequenceClassification, "activation"),
+    "RobertaForSequenceClassification": (BcosRobertaForSequenceClassification, "hidden_act"),
+}
+# of their configuration, what ours says otherwise or has no use for
+THEIRS = ("_name_or_path", "architectures", "b", "b_list", "bce", "bcos", "different_b_per_layer", "dtype", "model_type", "torch_dtype", "transformers_version")
+
+
+def from_bcos_lm(folder: str | os.PathLike, **fields) -> PreTrainedModel:
+    """The model of a folder with config.json and model.safetensors (or pytorch_model.bin).
+
+    Args:
+        folder: of a BertForSequenceClassification, DistilBert... or Roberta...; language model heads keep a bias there, which ours has no place for.
+        **fields: configuration fields that shall be others.
+
+    Returns:
+        The model in evaluation mode, float32, on the CPU, with the B of its configuration (one a layer, where it says so), and its labels.
+
+    Raises:
+        ValueError: a folder without these files; another class, or a model that is no B-cos model; tensors that are missing, unexpected or of another
+            shape; files that are damaged or hold other Python objects than tensors, none of which is run.
+    """
+    given = _config_of(Path(folder))
+    cls, activation = CLASSES[given["architectures"][0]]
+    b = [*given["b_list"], given["b"]] if given.get("different_b_per_layer") else given["b"]
+    values = {name: value for name, value in given.items() if name not in THEIRS}
+    config = cls.config_class(**{**values, activation: "gelu", "b": b, "use_bias": False, **fields})
+    return model_of(cls, config, {bare(name): value for name, value in _tensors_of(Path(folder)).items()}, WANTED)
+
+
+def _config_of(folder: Path) -> dict:
+    """config.json, of which class, `bcos` and B are known to be there."""
+    try:
+        given = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected {WANTED}, with a config.json; got {os.fspath(folder)!r} ({error}).") from error
+    names = given.get("architectures") if isinstance(given, dict) else None
+    if not isinstance(names, list) or len(names) != 1 or names[0] not in CLASSES:
+        raise ValueError(f"Expected {WANTED}, config.json with architectures of one of {list(CLASSES)}; got {names}.")
+    absent = [name for name in ("b", *(["b_list"] if given.get("different_b_per_layer") else [])) if given.get(name) is None]
+    if not given.get("bcos") or absent:
+        raise ValueError(f"Expected {WANTED}, config.json with bcos true and b; got bcos {given.get('bcos')}, missing: {absent or 'none'}.")
+    return given
+
+
+def _tensors_of(folder: Path) -> dict[str, Tensor]:
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise ValueError(f"Expected {WANTED}, with one of {WEIGHTS}; got {sorted(file.name for file in folder.iterdir())}.")
+    if path.suffix == ".bin":
+        return state_of(path, WANTED)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"Expected {WANTED}; got {os.fspath(path)!r}, which is damaged ({error}). Copy it again from where it was saved.") from error

@@ -1,0 +1,20 @@
+"""The command line, `bcos-hf`, a file a group of commands. A failure says what was expected and ends with status 1; wrong usage ends with 2."""
+
+import sys
+
+from transformers.utils import logging
+
+from . import checkpoints, commands, datasets, demo
+from .common import app
+
+
+__all__ = ["app", "checkpoints", "commands", "datasets", "demo", "main"]
+
+
+def main() -> None:
+    """Entry point; Ctrl-C ends with 130 and leaves no half file."""
+    logging.set_verbosity_error()
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,6 @@
+"""python -m bcos_hf.cli"""
+
+from . import main
+
+
+main()
