@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import yaml
+from huggingface_hub.utils import validate_repo_id
 
 import bcos_hf
 from bcos_hf.models.bcos_saving import filled_at_once
@@ -58,8 +59,9 @@ def header(title: str, models: list[str]) -> dict:
 
 
 def _placed(source: str | Path, folder: Path) -> str:
-    """How app.py names a model: a Hub id as it is, a folder as its copy in the Space."""
+    """How app.py names a model: a Hub id as it is, a folder as its copy in the Space. Raises a ValueError for neither."""
     if not Path(source).is_dir():
+        validate_repo_id(str(source))
         return repr(str(source))
     name = re.sub(r"[^A-Za-z0-9._-]", "-", Path(source).resolve().name)
     while (folder / name).exists():
@@ -75,7 +77,7 @@ def write_space(folder: str | Path, models: list[str | Path], conventional=None,
     """Write a Space, all or nothing; arguments as `build`. It needs no network but for models that are Hub ids, and is pushed as any folder.
 
     Raises:
-        ValueError: `folder` is there and not empty, no model.
+        ValueError: `folder` is there and not empty, no model, one that is neither folder nor Hub id.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
