@@ -15,6 +15,7 @@ from parity_clip import clip_tower
 from parity_gradient_to_image import gradient_image
 from parity_localisation import localisation
 from parity_networks import NETWORKS
+from parity_sequence_pointing import sequence_pointing
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import activations
@@ -28,7 +29,7 @@ from bcos_hf.models.bcos_layers import BcosConv2d, BcosLinear
 from bcos_hf.training import bce_loss
 
 
-NOT_YET = re.compile(r"lm_gpt2|lm_llama|util_seqpg")
+NOT_YET = re.compile(r"lm_gpt2|lm_llama")
 LAYER_FIELDS = ("in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias", "b", "max_out")
 
 
@@ -280,5 +281,6 @@ KINDS = {
     "util_perturbation": perturbation,
     "util_gradient_to_image": gradient_image,
     "util_localisation_grid_pointing": localisation,
+    "util_seqpg": sequence_pointing,
     **NETWORKS,
 }

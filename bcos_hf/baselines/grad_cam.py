@@ -13,24 +13,26 @@ from bcos_hf.models.bcos_explaining import explained
 from bcos_hf.models.bcos_explanation import Explanation
 
 
-def grad_cam(model, pixel_values: Tensor, targets=None, contrast=None) -> Explanation:
+def grad_cam(model, pixel_values: Tensor | None = None, targets=None, contrast=None, **inputs) -> Explanation:
     """Explain a transformers CNN classifier after the fact.
 
     Args:
         model: in evaluation mode, with a `base_model` whose `last_hidden_state` is a map [N, D, h, w].
-        pixel_values: [N, C, H, W]. targets, contrast: as in `explain`.
+        pixel_values: [N, C, H, W], on any device. targets, contrast: as in `explain`. **inputs: what the model takes besides.
 
     Returns:
         An Explanation with contributions [N, K, H, W] >= 0.
 
     Raises:
-        ValueError: the model's last hidden state is no map (a transformer).
+        ValueError: no pictures, or a model whose last hidden state is no map (a transformer).
     """
-    maps = []
-    hook = model.base_model.register_forward_hook(lambda module, args, output: maps.append(output.last_hidden_state))
+    if pixel_values is None:
+        raise ValueError(f"grad_cam: expected pixel_values [N, C, H, W], got {sorted(inputs)}; it explains CNNs only.")
+    pixel_values, maps = pixel_values.to(model.device), []
+    hook = model.base_model.register_forward_hook(lambda module, args, output: maps.append(getattr(output, "last_hidden_state", output[0])))
     try:
         with torch.enable_grad():
-            logits = model(pixel_values=pixel_values.detach().clone().requires_grad_()).logits
+            logits = model(pixel_values=pixel_values.detach().clone().requires_grad_(), **inputs).logits
     finally:
         hook.remove()
     hidden = maps[0]

@@ -13,13 +13,19 @@ from bcos_hf.models.bcos_explanation import Explanation
 from bcos_hf.models.modeling_bcos import leaf_at
 
 
+def on_device(model, inputs: dict) -> dict:
+    """Inputs where the model is."""
+    return {name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+
+
 def input_x_gradient(model, targets=None, contrast=None, **inputs: Tensor) -> Explanation:
     """Explain a transformers classifier of pictures or texts after the fact.
 
     Args:
         model: in evaluation mode; for texts with `base_model.embeddings`. targets, contrast: as in `explain`.
-        **inputs: pixel_values [N, C, H, W]; or input_ids [N, L], attention_mask [N, L], ...
+        **inputs: pixel_values [N, C, H, W]; or input_ids [N, L], attention_mask [N, L], ..., on any device.
     """
+    inputs = on_device(model, inputs)
     pixel_values = inputs.get("pixel_values")
     if pixel_values is not None:
         inputs["pixel_values"] = leaf = pixel_values.detach().clone().requires_grad_()

@@ -38,3 +38,8 @@ def named_interval(name: str, values: Tensor, **options) -> dict[str, float]:
     """The same as {name, name_low, name_high}, as `evaluate.Metric` reports it. **options: of `bootstrap_interval`."""
     interval = bootstrap_interval(values, **options)
     return {name: interval["mean"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
+
+
+def measured(name: str, values: Tensor, random: Tensor, seed: int = 0) -> dict[str, float]:
+    """What a measure reports: `named_interval`, the mean for random scores as {name}_random, the number of values n, and the seed of both."""
+    return {**named_interval(name, values, seed=seed), f"{name}_random": torch.as_tensor(random).double().mean().item(), "n": len(values), "seed": seed}

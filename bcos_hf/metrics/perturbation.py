@@ -82,18 +82,24 @@ def perturbation_drops(
     return {name: torch.stack(values, 1) for name, values in made.items()}
 
 
-def faithfulness(model, batches, scores, tokenizer, **options) -> dict[str, float]:
-    """Comprehensiveness and sufficiency (areas under the mean drops) of `scores` over many batches.
+def faithfulness_areas(model, batches, scores, tokenizer, **options) -> dict[str, Tensor]:
+    """{"comprehensiveness", "sufficiency"}, each [N]: areas under the drops of every text of many batches, to be resampled by `bootstrap_interval`.
 
     Args:
-        batches: list of dicts with input_ids and attention_mask. scores: list of [N, L], one a batch.
+        batches: list of dicts with input_ids and attention_mask. scores: list of [N, L], one a batch; `random_scores` of them give the chance level.
         **options: of `perturbation_drops`.
     """
     drops = {"comprehensiveness": [], "sufficiency": []}
+    fractions = torch.tensor(options.get("fractions", FRACTIONS), dtype=torch.float64)
     for batch, importance in tqdm(list(zip(batches, scores, strict=True)), desc="masking tokens", leave=False):
         ids = batch["input_ids"]
         special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids, device=ids.device)).long()
         made = perturbation_drops(model, ids, batch["attention_mask"], importance, special, tokenizer.mask_token_id, **options)
         for name in drops:
-            drops[name].append(made[name])
-    return {name: area_under_curve(torch.cat(values).mean(0).tolist(), options.get("fractions", FRACTIONS)) for name, values in drops.items()}
+            drops[name].append(torch.trapezoid(made[name].cpu().double(), fractions))
+    return {name: torch.cat(values) for name, values in drops.items()}
+
+
+def faithfulness(model, batches, scores, tokenizer, **options) -> dict[str, float]:
+    """The means of `faithfulness_areas`, which are the areas under the mean drops."""
+    return {name: values.mean().item() for name, values in faithfulness_areas(model, batches, scores, tokenizer, **options).items()}

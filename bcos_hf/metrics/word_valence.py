@@ -5,14 +5,16 @@ The lexicon is independent of the training labels. Source of the valences: Hutto
 
 from collections.abc import Callable
 
-from scipy.stats import spearmanr
+import numpy as np
 from tqdm.auto import tqdm
 
 from bcos_hf.models.bcos_text import with_tokens
 
+from .rank_agreement import spearman
 
-def word_valence_correlation(explain: Callable, tokenizer, texts: list[str], valence: dict[str, float], batch_size: int = 64) -> float:
-    """Spearman's rho over all occurrences of rated words.
+
+def rated_words(explain: Callable, tokenizer, texts: list[str], valence: dict[str, float], batch_size: int = 64) -> list[list[tuple[float, float]]]:
+    """(contribution, human rating) of every occurrence of a rated word, for each text.
 
     Args:
         explain: a callable like `model.explain`, for a classifier whose classes are negative (0) and positive (1); called with targets=1, contrast=0.
@@ -21,14 +23,36 @@ def word_valence_correlation(explain: Callable, tokenizer, texts: list[str], val
     Raises:
         ValueError: fewer than two rated words in the texts.
     """
-    given, rated = [], []
+    found = []
     for start in tqdm(range(0, len(texts), batch_size), desc="word valence", leave=False):
         inputs = tokenizer(texts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")
         explanation = with_tokens(explain(targets=1, contrast=0, **inputs), tokenizer, inputs["input_ids"], inputs["attention_mask"]).merge_words()
         for words, contributions in zip(explanation.tokens, explanation.contributions[:, 0].tolist(), strict=True):
-            found = [(contribution, valence[word.lower()]) for word, contribution in zip(words, contributions, strict=True) if word.lower() in valence]
-            given += [contribution for contribution, _ in found]
-            rated += [rating for _, rating in found]
-    if len(rated) < 2:
-        raise ValueError(f"word_valence_correlation: expected at least two rated words in the texts, found {len(rated)}.")
-    return float(spearmanr(given, rated).statistic)
+            rows = zip(words, contributions, strict=True)
+            found.append([(contribution, valence[word.lower()]) for word, contribution in rows if word.lower() in valence])
+    if sum(map(len, found)) < 2:
+        raise ValueError(f"word_valence_correlation: expected at least two rated words in the texts, found {sum(map(len, found))}.")
+    return found
+
+
+def word_valence_correlation(explain: Callable, tokenizer, texts: list[str], valence: dict[str, float], batch_size: int = 64) -> float:
+    """Spearman's rho over all occurrences of rated words, 0 where all are equal; arguments and errors as for `rated_words`."""
+    return _rho(rated_words(explain, tokenizer, texts, valence, batch_size))
+
+
+def word_valence_interval(rated: list[list[tuple[float, float]]], confidence: float = 0.95, n_resamples: int = 1000, seed: int = 0) -> dict[str, float]:
+    """Spearman's rho over what `rated_words` found and its percentile interval, texts resampled, and what shuffled contributions give.
+
+    Returns:
+        {"rho", "low", "high", "random", "n" (texts with a rated word), "seed"}.
+    """
+    rated, generator = [rows for rows in rated if rows], np.random.default_rng(seed)
+    resampled = [_rho([rated[i] for i in generator.integers(len(rated), size=len(rated))]) for _ in range(n_resamples)]
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    given, ratings = np.array([pair for rows in rated for pair in rows]).T
+    chance = spearman(generator.permutation(given), ratings)
+    return {"rho": _rho(rated), "low": float(low), "high": float(high), "random": chance, "n": len(rated), "seed": seed}
+
+
+def _rho(rated: list[list[tuple[float, float]]]) -> float:
+    return spearman(*zip(*(pair for rows in rated for pair in rows), strict=True))

@@ -91,6 +91,11 @@ class ZeroShotClassifier(nn.Module):
         """Of the model."""
         return self.model.device
 
+    @property
+    def base_model(self) -> nn.Module:
+        """The image tower, for explainers that look inside."""
+        return getattr(self.model, "vision_model", self.model)
+
     def forward(self, pixel_values: Tensor, **kwargs) -> ImageClassifierOutput:
         """Logits of pictures [N, C, H, W]."""
         embeds = self.model.get_image_features(pixel_values=pixel_values, **kwargs).pooler_output

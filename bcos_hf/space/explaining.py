@@ -113,5 +113,5 @@ def comparison_page(loaded: Loaded, conventional: Loaded, content: bytes | None,
         if rival is not None:
             one = read(conventional, replace(rival, labels=conventional.labels, pixel_values=given))
             figures.append(layered(one.picture, one.signed, f"{name}, conventional model", _sum(one) if adds_up else "says where, not how much", name))
-    words = "The residual is what a method leaves unexplained of the logit; that of B-cos is rounding."
+    words = "The residual is what a method leaves unexplained of the logit: of B-cos rounding, of integrated gradients the error of so few steps."
     return gallery(figures, foot=f"<p>{words} {SCALED}</p>")

@@ -1,0 +1,63 @@
+"""Attention rollout: attention probabilities, with a half for what the residual connection carries past, multiplied through the layers.
+
+Source: Abnar & Zuidema, ACL 2020 (arXiv 2005.00928) section 3. It is one map whatever the class, never negative, and does not add up to the logit.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bcos_hf.models.bcos_explanation import Explanation
+
+from .input_x_gradient import input_x_gradient, on_device
+
+
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
+    """Attention by formula, whose probabilities can be seen, and back."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def rolled_out(attentions: list[Tensor]) -> Tensor:
+    """How much of each token's input arrives at each token's output, [N, L, L], of attention probabilities [N, heads, L, L], one tensor a layer."""
+    identity = torch.eye(attentions[0].shape[-1], dtype=attentions[0].dtype, device=attentions[0].device)
+    flow = identity
+    for attention in attentions:
+        flow = (attention.mean(1) + identity) / 2 @ flow
+    return flow
+
+
+def attention_rollout(model, targets=None, contrast=None, **inputs: Tensor) -> Explanation:
+    """Explain a transformer after the fact, by what arrives at the token that the class is read from: the first, or of pictures without one all, on average.
+
+    Args:
+        model, targets, contrast, **inputs: as `input_x_gradient` takes them; of pictures the map is enlarged from patches to pixels.
+
+    Raises:
+        ValueError: a model that is no transformer, or gives no attention probabilities.
+    """
+    made = input_x_gradient(model, targets, contrast, **inputs)
+    tower = getattr(model.base_model, "vision_model", model.base_model)
+    with torch.no_grad(), _eager(tower):
+        attentions = getattr(tower(**on_device(model, inputs), output_attentions=True), "attentions", None)
+    if not attentions or attentions[0] is None:
+        raise ValueError(f"attention_rollout: expected a transformer that gives its attention probabilities; a {type(tower).__name__} gives none.")
+    flow, found = rolled_out(attentions), made.contributions
+    if found.dim() == 3:
+        map_ = flow[:, 0]
+    else:
+        rows, columns = (side // tower.config.patch_size for side in found.shape[-2:])
+        special = flow.shape[1] - rows * columns
+        map_ = (flow[:, 0] if special else flow.mean(1))[:, special:].unflatten(1, (rows, columns))
+        map_ = F.interpolate(map_[:, None], size=found.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    map_ = map_.to(found.dtype)[:, None].expand_as(found).contiguous()
+    return replace(made, contributions=map_, weights=None, residual=made.explained_logits - map_.flatten(2).sum(-1))

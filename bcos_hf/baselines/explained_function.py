@@ -1,0 +1,81 @@
+"""What post-hoc methods explain, as a function: the explained numbers of pixels, of embeddings, or of switches that turn parts of an input off."""
+
+import torch
+from torch import Tensor, nn
+
+from bcos_hf.metrics.pixel_perturbation import FILLS
+from bcos_hf.models.bcos_explanation import Explanation, explained_logits
+from bcos_hf.models.modeling_bcos import leaf_at
+
+
+class Explained(nn.Module):
+    """The explained numbers [n, K] of x, pixels [n, C, H, W] or embeddings [n, L, D], or of switches between x (1) and a baseline (0).
+
+    The same switches are set for every target, so their numbers are kept in `memory`, and K targets cost the forward passes of one.
+    """
+
+    def __init__(self, model: nn.Module, made: Explanation, names: list[str], fixed: dict, cell: int) -> None:
+        super().__init__()
+        self.model, self.relative, self.names, self.fixed, self.cell = model, made.relative, names, fixed, cell
+        self.memory: dict[bytes, Tensor] = {}
+
+    def forward(self, value: Tensor, targets: Tensor, contrast: Tensor | None, x: Tensor, baseline: Tensor, *inputs: Tensor) -> Tensor:
+        if value.dim() == x.dim():
+            return explained_logits(self._logits(value, inputs), targets, contrast, self.relative)
+        key = value.cpu().numpy().tobytes()
+        if key not in self.memory:
+            mixed = baseline + everywhere(value, x, self.cell) * (x - baseline)
+            self.memory[key] = explained_logits(self._logits(mixed, inputs), targets, contrast, self.relative)
+        return self.memory[key]
+
+    def _logits(self, value: Tensor, inputs: tuple) -> Tensor:
+        named = {**dict(zip(self.names, inputs, strict=True)), **self.fixed}
+        if value.dim() == 4:
+            return self.model(pixel_values=value, **named).logits
+        hook = self.model.base_model.embeddings.register_forward_hook(lambda module, args, output: value)
+        try:
+            return self.model(**named).logits
+        finally:
+            hook.remove()
+
+
+def switches(x: Tensor, cell: int) -> Tensor:
+    """All on: ones [n, L] for embeddings [n, L, D], ones [n, rows, columns] for the cells of pictures [n, C, H, W]."""
+    return x.new_ones(x.shape[:2] if x.dim() == 3 else (len(x), *(-(-side // cell) for side in x.shape[2:])))
+
+
+def everywhere(values: Tensor, x: Tensor, cell: int) -> Tensor:
+    """Values of tokens [n, L] or cells [n, rows, columns] at every place of x: [n, L, 1] or [n, 1, H, W]."""
+    if x.dim() == 3:
+        return values[..., None]
+    return values.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None, : x.shape[2], : x.shape[3]]
+
+
+def shared_out(values: Tensor, x: Tensor, cell: int) -> Tensor:
+    """Values of tokens [n, L] as they are; those of cells [n, rows, columns] in equal parts for their pixels [n, H, W]. Sums stay."""
+    if x.dim() == 3:
+        return values
+    inside = [torch.tensor([min(cell, side - start) for start in range(0, side, cell)], device=x.device) for side in x.shape[2:]]
+    return everywhere(values / (inside[0][:, None] * inside[1]), x, cell)[:, 0]
+
+
+@torch.no_grad()
+def embedded(model: nn.Module, inputs: dict) -> Tensor:
+    """The output [N, L, D] of the embedding layer."""
+    with leaf_at(model.base_model.embeddings) as leaf:
+        model(**inputs)
+    return leaf[0].detach()
+
+
+def absent(baseline, model: nn.Module, x: Tensor, inputs: dict) -> Tensor:
+    """What stands for the absence of x, in its shape; `baseline` as in `Options`. Raises a ValueError for one that there is not."""
+    if baseline == "pad" and x.dim() == 3 and model.config.pad_token_id is not None:
+        baseline = model.config.pad_token_id
+    if isinstance(baseline, int) and x.dim() == 3:
+        return embedded(model, {**inputs, "input_ids": torch.full_like(inputs["input_ids"], baseline)})
+    if isinstance(baseline, str) and baseline != "zero":
+        if baseline not in FILLS or x.dim() == 3:
+            known = "'zero', 'pad', the number of a token" if x.dim() == 3 else f"one of {sorted(FILLS)}"
+            raise ValueError(f"baseline: expected {known}, a float or a tensor; got {baseline!r}.")
+        return FILLS[baseline](x)
+    return torch.as_tensor(0.0 if isinstance(baseline, str) else baseline, dtype=x.dtype, device=x.device).expand_as(x)
