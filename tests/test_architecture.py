@@ -13,7 +13,7 @@ import bcos_hf
 ROOT = Path(bcos_hf.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLAT = [path for path in FILES if path.parent.name == "models" and path.name != "__init__.py"]
-ABOVE = ("training", "data", "metrics", "baselines", "visualization", "hub", "checkpoints", "reporting")
+ABOVE = ("training", "data", "metrics", "baselines", "visualization", "hub", "checkpoints", "reporting", "space")
 
 
 def imports(path):

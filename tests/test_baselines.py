@@ -304,3 +304,13 @@ def test_attention_rollout(family):
             flow = F.interpolate(flow[-16:].view(1, 1, 4, 4), size=(16, 16), mode="bilinear", align_corners=False)[0, 0]
         for k in range(2):
             torch.testing.assert_close(made.contributions[row, k], flow.detach())
+
+
+@pytest.mark.parametrize("name", ["input_x_gradient", "grad_cam", "random", "integrated_gradients", "smooth_grad"])
+def test_a_caller_may_have_switched_gradients_off(name):
+    model, x = tiny("resnet"), batch_of("resnet")["pixel_values"]
+    options = {"steps": 3} if name == "integrated_gradients" else {"samples": 2} if name == "smooth_grad" else {}
+    expected = BASELINES[name](model, pixel_values=x, targets=1, **options)
+    with torch.no_grad():
+        made = BASELINES[name](model, pixel_values=x, targets=1, **options)
+    torch.testing.assert_close(made.contributions, expected.contributions)

@@ -48,7 +48,7 @@ def run(*arguments, status=0):
 
 
 def test_every_command_has_help_with_an_example():
-    for command in ("convert", "import", "train", "explain", "push"):
+    for command in ("convert", "import", "train", "explain", "push", "demo"):
         assert f"bcos-hf {command}" in run(command, "--help").stdout
 
 

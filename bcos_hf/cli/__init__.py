@@ -4,11 +4,11 @@ import sys
 
 from transformers.utils import logging
 
-from . import checkpoints, commands, datasets
+from . import checkpoints, commands, datasets, demo
 from .common import app
 
 
-__all__ = ["app", "checkpoints", "commands", "datasets", "main"]
+__all__ = ["app", "checkpoints", "commands", "datasets", "demo", "main"]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ def told() -> Iterator[None]:
     """Expected errors as one line on standard error and status 1."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError, TypeError) as error:
+    except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
         typer.echo(f"bcos-hf: {error}", err=True)
         raise typer.Exit(1) from error
 

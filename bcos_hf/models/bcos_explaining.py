@@ -54,7 +54,8 @@ def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=N
     if relative and contrast != "mean":
         raise ValueError(f"contrast: expected classes or 'mean', got {contrast!r}.")
     contrast = None if contrast is None or relative else as_classes("contrast", contrast, logits, targets.shape[1])
-    numbers = explained_logits(logits, targets, contrast, relative)
+    with torch.enable_grad():  # whoever calls may have switched gradients off
+        numbers = explained_logits(logits, targets, contrast, relative)
     weights, constant = _rows(numbers, x, probe, chunk)
     dtype = wide_dtype(x)
     contributions = (weights * x.detach()[:, None]).sum(channel_dim if channel_dim < 0 else channel_dim + 1, dtype=dtype)

@@ -20,7 +20,7 @@ from .page import equation, facts, legend, write_page
 SMALL = 128  # pixels: from this side on a browser may smooth what it enlarges
 
 # the legend has the colours of the map, whose opacity lets the paper through, white or dark
-_CSS = f"""
+CSS = f"""
 .bcos-image{{--for:{" ".join(str(int(FOR[at : at + 2], 16)) for at in (1, 3, 5))};--against:{" ".join(str(int(AGAINST[at : at + 2], 16)) for at in (1, 3, 5))}}}
 .bcos-image .pictures{{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:1rem 1.25rem;padding:1rem 1.25rem}}
 .bcos-image figure{{max-width:20rem;margin:0}}
@@ -50,7 +50,7 @@ def image_to_html(
     def block(index: int, target: int) -> str:
         return _block(read_image(explanation, index, target, mean, std, smooth), smooth)
 
-    return write_page(explanation, block, "image", _CSS, title, fragment, path)
+    return write_page(explanation, block, "image", CSS, title, fragment, path)
 
 
 def _block(reading: ImageReading, smooth: int | None) -> str:

@@ -1,0 +1,55 @@
+"""A model for the app, with what turns an input into tensors; which kind it is, its configuration says."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
+
+from bcos_hf.data import image_processor
+
+
+# how an architecture ends -> kind and Auto class; all others have to be models of pictures and texts
+KINDS = {"ForImageClassification": ("image", AutoModelForImageClassification), "ForSequenceClassification": ("text", AutoModelForSequenceClassification)}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode. `kind` is "image", "text" or "clip"; `processor` is None for texts, `tokenizer` for classifiers of pictures."""
+
+    source: str
+    kind: str
+    model: Any
+    processor: Any = None
+    tokenizer: Any = None
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of its classes, in order."""
+        return [str(self.model.config.id2label[index]) for index in range(self.model.config.num_labels)]
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What turns its pixel_values back into colours, the `mean` and `std` of `to_picture`."""
+        normalised = self.processor.do_normalize
+        return {"mean": self.processor.image_mean if normalised else 0.0, "std": self.processor.image_std if normalised else 1.0}
+
+
+def load(source, bcos: bool = True) -> Loaded:
+    """A Hub id or folder as a `Loaded`, on the GPU where there is one.
+
+    Raises:
+        ValueError: no classifier of pictures or texts, nor a model of both; or no B-cos model, where `bcos` says that it has to be one.
+    """
+    source = str(source)
+    name = (AutoConfig.from_pretrained(source).architectures or [""])[0]
+    kind, auto = next((made for end, made in KINDS.items() if name.endswith(end)), ("clip", AutoModel))
+    model = auto.from_pretrained(source).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "clip" and not hasattr(model, "get_text_features"):
+        raise ValueError(f"{source}: expected a classifier of pictures or of texts, or a model of both like CLIP, got a {type(model).__name__}.")
+    if bcos and not hasattr(model, "explain"):
+        raise ValueError(f"{source}: expected a B-cos model, got a {type(model).__name__}. Convert it: bcos-hf convert {source} FOLDER.")
+    vision = getattr(model.config, "vision_config", model.config)
+    encoding = getattr(model.config, "input_encoding", "normalized")
+    processor = None if kind == "text" else image_processor(source, vision, encoding)
+    return Loaded(source, kind, model, processor, None if kind == "image" else AutoTokenizer.from_pretrained(source))
