@@ -46,7 +46,11 @@ def judged(result: dict) -> list[dict]:
     for claim in result["experiment"]["claims"]:
         if claim["kind"] not in KINDS:
             raise ValueError(f"claims: expected a kind of {sorted(KINDS)}, got {claim['kind']!r}.")
-        values, holds = zip(*(KINDS[claim["kind"]](run, claim) for run in result["runs"].values()), strict=True)
+        try:
+            values, holds = zip(*(KINDS[claim["kind"]](run, claim) for run in result["runs"].values()), strict=True)
+        except (KeyError, StopIteration):
+            made.append({**claim, "values": [], "value": float("nan"), "verdict": "not measured"})
+            continue
         verdict = "holds" if all(holds) else f"holds for {sum(holds)} of {len(holds)} seeds" if any(holds) else "does not hold"
         made.append({**claim, "values": list(values), "value": float(np.mean(values)), "verdict": verdict})
     return made

@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 from transformers import AutoImageProcessor
+from transformers.utils import logging
 
 from bcos_hf import training
 from bcos_hf.data import stacked
@@ -12,13 +13,15 @@ from bcos_hf.metrics import bootstrap_interval, deletion_curve, insertion_curve,
 from .explainers import explainers_of
 
 
+logger = logging.get_logger(__name__)
 CURVES = {"pixel_deletion": deletion_curve, "pixel_insertion": insertion_curve}
 
 
 def measure_pictures(experiment, models: dict, folders: dict, arguments: tuple, seed: int) -> dict:
     """model -> explainer -> measure -> interval, see `run_experiment`.
 
-    Measures: grid_pointing_game {count, smooth, threshold} (each model's grids are of its own confident pictures), pixel_deletion and pixel_insertion {count}.
+    Measures: grid_pointing_game {count, smooth, threshold} (grids of each model's own confident pictures; left out where there are too few), pixel_deletion
+    and pixel_insertion {count}.
     """
     wanted, made = experiment.measures, {model: {} for model in models}
     for model in models:
@@ -28,7 +31,11 @@ def measure_pictures(experiment, models: dict, folders: dict, arguments: tuple, 
         larger = {} if len(models[model].config.to_dict().get("hidden_sizes") or []) else {"interpolate_pos_encoding": True}
         if "grid_pointing_game" in wanted:
             callables = {name: partial(explain, **larger) for name, explain in explainers.items()}
-            played = play_grid_pointing_game(models[model], callables, pictures, labels, seed=seed, **wanted["grid_pointing_game"])
+            try:
+                played = play_grid_pointing_game(models[model], callables, pictures, labels, seed=seed, **wanted["grid_pointing_game"])
+            except ValueError as error:  # a weak model must not end an experiment of hours
+                logger.warning(f"{model}, seed {seed}: no grid pointing game: {error}")
+                played = {}
             for name, value in played.items():
                 made[model].setdefault(name, {})["grid_pointing_game"] = {key: value[key] for key in ("mean", "low", "high")}
                 made[model][name]["grid_pointing_game"]["n"] = wanted["grid_pointing_game"].get("count", 50)

@@ -23,8 +23,9 @@ def experiment_page(result: dict) -> str:
     if names:
         counts = {name: next(found[name]["n"] for *_, found in rows if name in found) for name in names}
         lines += ["", f"| model | explanation | {' | '.join(f'{name} (n = {counts[name]})' for name in names)} |", "|---|---|" + "---|" * len(names)]
-    for model, explainer, found in rows:
-        cells = [_cell([run["explanations"][model][explainer][name]["mean"] for run in runs], ".3f") if name in found else "" for name in names]
+    for model, explainer, _ in rows:
+        series = [[run["explanations"][model][explainer][name]["mean"] for run in runs if name in run["explanations"][model][explainer]] for name in names]
+        cells = [_cell(values, ".3f") if values else "" for values in series]
         lines.append(f"| {model} | {explainer} | {' | '.join(cells)} |")
     curves = {model: points for model, points in runs[0]["history"].items() if len(points) > 1}
     if curves:
