@@ -6,6 +6,7 @@ python recipes/report.py --page                                           # RESU
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -21,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="*", type=Path)
     parser.add_argument("--page", action="store_true", help="write RESULTS.md from the result files")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of the configs' seeds")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/report"), help="models and measures")
     parser.add_argument("--results", type=Path, default=Path("results"))
     args = parser.parse_args()
@@ -30,6 +32,7 @@ def main() -> None:
     args.results.mkdir(parents=True, exist_ok=True)
     for config in args.configs:
         experiment = Experiment.read(config)
+        experiment = replace(experiment, seeds=args.seeds or experiment.seeds)
         result = run_experiment(experiment, args.output_dir / experiment.name)
         (args.results / f"{experiment.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(experiment_page(result))

@@ -31,7 +31,7 @@ def files(tmp_path_factory):
     )  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     experiment = dict(
-        title="Good and bad", task="text", recipe="recipe.yaml", seeds=[0, 1], models={"plain": {"conventional": True}, "bcos": {"b": 1.25}},
+        title="Good and bad", remark="Toy words.", task="text", recipe="recipe.yaml", seeds=[0, 1], models={"plain": {"conventional": True}, "bcos": {"b": 1.25}},
         explainers={"bcos": ["bcos"], "plain": ["input_x_gradient", {"integrated_gradients": {"steps": 3}}, "random"]},
         measures={"faithfulness": {"count": 16}, "sequence_pointing_game": {"judge": "plain", "count": 4}},
         claims=[
@@ -53,7 +53,7 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
         assert set(run["explanations"]["plain"]) == {"input_x_gradient", "integrated_gradients", "random"}
     page, claims = experiment_page(result), results_page([result], [{"paper": "q", "claim": "large", "why": "no data"}])
     assert "| plain | 1.000 (1.000 to 1.000) |" in page and "| plain | integrated_gradients |" in page and "| bcos | bcos |" in page
-    assert "| p | as accurate |" in claims and "not tested: no data" in claims
+    assert "highest seed. Toy words." in page and "| p | as accurate |" in claims and "not tested: no data" in claims
     monkeypatch.setitem(reporting_runs.TASKS, "text", (reporting_runs.TASKS["text"][0], None, None, None))  # nothing is trained or measured again
     assert json.loads(json.dumps(run_experiment(experiment, files / "out")))["runs"] == result["runs"]
 

@@ -16,7 +16,7 @@ class Experiment:
     """What is trained and measured.
 
     Attributes:
-        name: of the file and the results. title: for people. task: "text" or "image".
+        name: of the file and the results. title: for people; so is remark, a sentence below it. task: "text" or "image".
         recipe: settings of the recipe that all models share. models: name -> settings that it changes. seeds: one training of each model a seed.
         explainers: model -> names; "bcos" is the model's own explanation, others are names of `BASELINES`, with {name: options} where they take some.
         measures: name -> options, of `text_measures` or `image_measures`.
@@ -32,6 +32,7 @@ class Experiment:
     explainers: dict[str, list] = field(default_factory=dict)
     measures: dict[str, dict] = field(default_factory=dict)
     claims: list[dict] = field(default_factory=list)
+    remark: str = ""
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

@@ -69,7 +69,7 @@ def run_experiment(experiment: Experiment, output: str | Path) -> dict:
         output: a folder for models and measures, which a further run takes up.
 
     Returns:
-        {"name", "title", "experiment", "machine", "runs": seed -> {"accuracy": model -> number, "history": model -> [[step, accuracy]], "explanations":
+        {"name", "title", "remark", "experiment", "machine", "runs": seed -> {"accuracy": model -> number, "history": model -> [[step, accuracy]], "explanations":
         model -> explainer -> measure -> {"mean", "low", "high", "n"}}}.
     """
     output, runs = Path(output), {}
@@ -80,4 +80,5 @@ def run_experiment(experiment: Experiment, output: str | Path) -> dict:
         runs[str(seed)] = {"accuracy": accuracy, "history": history, "explanations": _measured(experiment, seed, folders, output)}
     hardware = {**machine(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
     described = {"models": experiment.models, "claims": experiment.claims, "recipe": experiment.recipe, "measures": experiment.measures}
-    return {"name": experiment.name, "title": experiment.title, "experiment": described, "machine": hardware, "runs": runs}
+    texts = {"name": experiment.name, "title": experiment.title, "remark": experiment.remark}
+    return {**texts, "experiment": described, "machine": hardware, "runs": runs}
