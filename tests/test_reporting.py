@@ -31,7 +31,8 @@ def files(tmp_path_factory):
     )  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     experiment = dict(
-        title="Good and bad", remark="Toy words.", task="text", recipe="recipe.yaml", seeds=[0, 1], models={"plain": {"conventional": True}, "bcos": {"b": 1.25}},
+        title="Good and bad", remark="Toy words.",
+        task="text", recipe="recipe.yaml", seeds=[0, 1], models={"plain": {"conventional": True}, "bcos": {"b": 1.25}},
         explainers={"bcos": ["bcos"], "plain": ["input_x_gradient", {"integrated_gradients": {"steps": 3}}, "random"]},
         measures={"faithfulness": {"count": 16}, "sequence_pointing_game": {"judge": "plain", "count": 4}},
         claims=[

@@ -15,10 +15,8 @@ def experiment_page(result: dict) -> str:
     """Title, accuracies and measures; in brackets the lowest and the highest of the seeds."""
     runs, lines = list(result["runs"].values()), [f"## {result['title']}", ""]
     where = result["machine"]
-    lines += [
-        f"Seeds {', '.join(result['runs'])}; {where['gpu'] or where['cpu']}, torch {where['torch']}. In brackets the lowest and the highest seed. {result['remark']}".rstrip(),
-        "",
-    ]
+    line = f"Seeds {', '.join(result['runs'])}; {where['gpu'] or where['cpu']}, torch {where['torch']}. In brackets the lowest and the highest seed."
+    lines += [f"{line} {result['remark']}".rstrip(), ""]
     lines += ["| model | test accuracy |", "|---|---|"]
     lines += [f"| {name} | {_cell([run['accuracy'][name] for run in runs], '.3f')} |" for name in runs[0]["accuracy"]]
     rows = [(model, explainer, found) for model, named in runs[0]["explanations"].items() for explainer, found in named.items()]

@@ -69,8 +69,8 @@ def run_experiment(experiment: Experiment, output: str | Path) -> dict:
         output: a folder for models and measures, which a further run takes up.
 
     Returns:
-        {"name", "title", "remark", "experiment", "machine", "runs": seed -> {"accuracy": model -> number, "history": model -> [[step, accuracy]], "explanations":
-        model -> explainer -> measure -> {"mean", "low", "high", "n"}}}.
+        {"name", "title", "remark", "experiment", "machine", "runs": seed -> {"accuracy": model -> number, "history": model -> [[step, accuracy]],
+        "explanations": model -> explainer -> measure -> {"mean", "low", "high", "n"}}}.
     """
     output, runs = Path(output), {}
     for seed in experiment.seeds:
