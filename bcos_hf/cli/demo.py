@@ -17,7 +17,7 @@ def demo(
     port: int | None = None,
     share: Annotated[bool, typer.Option(help="Open a public tunnel.")] = False,
 ) -> None:
-    """Explain pictures and texts in the browser: bcos-hf demo --model bcos-resnet --text-model bcos-bert (needs pip install 'bcos_hf[demo]')"""
+    """Explain pictures and texts in the browser: bcos-hf demo --model bcos-resnet --text-model bcos-bert (needs the extra demo)"""
     with told():
         from bcos_hf.space import serve, write_space  # here, as no other command needs gradio
 
