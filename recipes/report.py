@@ -1,7 +1,7 @@
-"""Train, explain and measure the models of an experiment, and judge the papers' claims by it. Writes results/NAME.json and RESULTS.md.
+"""Train, explain and measure the models of an experiment, and judge the papers' claims by it. Writes results/NAME.json and .png, and RESULTS.md.
 
 python recipes/report.py recipes/configs/report/text_vader.yaml [...]     # trains what is not there yet; an interrupted run goes on
-python recipes/report.py --page                                           # RESULTS.md alone, from results/*.json
+python recipes/report.py --page                                           # RESULTS.md and the figures alone, from results/*.json
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from transformers import logging
 
-from bcos_hf.reporting import Experiment, experiment_page, results_page, run_experiment
+from bcos_hf.reporting import Experiment, experiment_page, plot_experiment, results_page, run_experiment
 
 
 UNTESTED = Path(__file__).parent / "configs" / "report" / "untested.yml"
@@ -21,7 +21,7 @@ UNTESTED = Path(__file__).parent / "configs" / "report" / "untested.yml"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="*", type=Path)
-    parser.add_argument("--page", action="store_true", help="write RESULTS.md from the result files")
+    parser.add_argument("--page", action="store_true", help="write RESULTS.md and the figures from the result files")
     parser.add_argument("--seeds", nargs="+", type=int, help="instead of the configs' seeds")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/report"), help="models and measures")
     parser.add_argument("--results", type=Path, default=Path("results"))
@@ -37,6 +37,8 @@ def main() -> None:
         (args.results / f"{experiment.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(experiment_page(result))
     results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(args.results.glob("*.json"))]
+    for result in results:
+        plot_experiment(result, args.results / f"{result['name']}.png")
     Path("RESULTS.md").write_text(results_page(results, yaml.safe_load(UNTESTED.read_text(encoding="utf-8"))), encoding="utf-8")
 
 

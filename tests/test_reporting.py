@@ -7,7 +7,7 @@ import transformers
 import yaml
 from conftest import TINY
 
-from bcos_hf.reporting import Experiment, experiment_page, judged, results_page, run_experiment
+from bcos_hf.reporting import Experiment, experiment_page, judged, plot_experiment, results_page, run_experiment
 from bcos_hf.reporting import runs as reporting_runs
 
 
@@ -55,6 +55,13 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
     page, claims = experiment_page(result), results_page([result], [{"paper": "q", "claim": "large", "why": "no data"}])
     assert "| plain | 1.000 (1.000 to 1.000) |" in page and "| plain | integrated_gradients |" in page and "| bcos | bcos |" in page
     assert "highest seed. Toy words." in page and "| p | as accurate |" in claims and "not tested: no data" in claims
+    *panels, curves = plot_experiment(result, files / "small.png").axes
+    assert [panel.get_title() for panel in panels] == ["comprehensiveness", "sufficiency", "sequence pointing game"] and len(curves.lines) == 2
+    lengths = [bar.get_width() for bar in panels[0].patches]  # one a row, the mean of the seeds
+    assert lengths[0] == pytest.approx(sum(run["explanations"]["bcos"]["bcos"]["comprehensiveness"]["mean"] for run in result["runs"].values()) / 2)
+    assert len(lengths) == 4 and (files / "small.png").read_bytes()[1:4] == b"PNG"
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plot_experiment({"name": "n", "runs": {"0": {"explanations": {}, "history": {"m": [[1, 0.5]]}}}})
     monkeypatch.setitem(reporting_runs.TASKS, "text", (reporting_runs.TASKS["text"][0], None, None, None))  # nothing is trained or measured again
     assert json.loads(json.dumps(run_experiment(experiment, files / "out")))["runs"] == result["runs"]
 

@@ -48,4 +48,5 @@ def results_page(results: list[dict], untested: list[dict]) -> str:
             values = ", ".join(f"{value:.3f}" for value in claim["values"])
             lines.append(f"| {claim['paper']} | {claim['claim']} | {claim['value']:.3f}; {values} | {claim['verdict']} | {result['name']} |")
     lines += [f"| {entry['paper']} | {entry['claim']} | | not tested: {entry['why']} | |" for entry in untested]
-    return "\n".join(lines) + "\n\n" + "\n".join(map(experiment_page, results))
+    pages = [f"{experiment_page(result)}\n![{result['title']}](results/{result['name']}.png)\n" for result in results]
+    return "\n".join(lines) + "\n\n" + "\n".join(pages)
