@@ -1,14 +1,21 @@
 """The report: an experiment's models are trained once, measured, put into tables, and claims are judged by the numbers."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import transformers
 import yaml
 from conftest import TINY
 
+from bcos_hf.baselines import BASELINES
 from bcos_hf.reporting import Experiment, experiment_page, judged, plot_experiment, results_page, run_experiment
 from bcos_hf.reporting import runs as reporting_runs
+from bcos_hf.reporting.claims import KINDS
+
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +28,8 @@ def files(tmp_path_factory):
     sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     transformers.set_seed(0)
     transformers.BertModel(transformers.BertConfig(**{**TINY, **sizes})).save_pretrained(folder / "model")
-    rows = [{"text": f"{article} {word} {noun}", "label": word} for word in ("good", "bad") for noun in ("film", "plot") for article in ("a", "the")] * 8
+    texts = [(word, f"{article} {word} {noun}") for word in ("good", "bad") for noun in ("film", "plot") for article in ("a", "the")]
+    rows = [{"text": text, "label": word, "why": [word]} for word, text in texts] * 8
     for split in ("train", "validation", "test"):
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     recipe = dict(
@@ -34,7 +42,7 @@ def files(tmp_path_factory):
         title="Good and bad", remark="Toy words.",
         task="text", recipe="recipe.yaml", seeds=[0, 1], models={"plain": {"conventional": True}, "bcos": {"b": 1.25}},
         explainers={"bcos": ["bcos"], "plain": ["input_x_gradient", {"integrated_gradients": {"steps": 3}}, "random"]},
-        measures={"faithfulness": {"count": 16}, "sequence_pointing_game": {"judge": "plain", "count": 4}},
+        measures={"faithfulness": {"count": 16}, "sequence_pointing_game": {"judge": "plain", "count": 4}, "human_rationales": {"column": "why", "count": 16}},
         claims=[
             dict(paper="p", claim="as accurate", kind="accuracy_within", of="bcos", against="plain", points=1.0),
             dict(paper="p", claim="more faithful", kind="beats_all_posthoc", measure="sufficiency", of="bcos", against="plain"),
@@ -51,12 +59,15 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
     for run in result["runs"].values():
         assert run["accuracy"]["plain"] == 1 and [step for step, _ in run["history"]["bcos"]] == [30, 60]
         assert run["explanations"]["bcos"]["bcos"]["comprehensiveness"]["n"] == 16
+        assert run["explanations"]["bcos"]["bcos"]["token_f1"] == {**run["explanations"]["bcos"]["bcos"]["token_f1"], "mean": 1.0, "n": 16}  # one word tells
         assert set(run["explanations"]["plain"]) == {"input_x_gradient", "integrated_gradients", "random"}
     page, claims = experiment_page(result), results_page([result], [{"paper": "q", "claim": "large", "why": "no data"}])
     assert "| plain | 1.000 (1.000 to 1.000) |" in page and "| plain | integrated_gradients |" in page and "| bcos | bcos |" in page
     assert "highest seed. Toy words." in page and "| p | as accurate |" in claims and "not tested: no data" in claims
     *panels, curves = plot_experiment(result, files / "small.png").axes
-    assert [panel.get_title() for panel in panels] == ["comprehensiveness", "sufficiency", "sequence pointing game"] and len(curves.lines) == 2
+    assert [panel.get_title() for panel in panels] == ["comprehensiveness", "sufficiency", "token f1", "iou f1", "auprc", "sequence pointing game"] and len(
+        curves.lines
+    ) == 2
     lengths = [bar.get_width() for bar in panels[0].patches]  # one a row, the mean of the seeds
     assert lengths[0] == pytest.approx(sum(run["explanations"]["bcos"]["bcos"]["comprehensiveness"]["mean"] for run in result["runs"].values()) / 2)
     assert len(lengths) == 4 and (files / "small.png").read_bytes()[1:4] == b"PNG"
@@ -87,6 +98,18 @@ def test_claims_are_judged_by_every_seed(claim, runs, value, verdict):
     claims = [dict(paper="p", claim="c", of="bcos", against="plain", **claim)]
     (made,) = judged({"experiment": {"claims": claims}, "runs": dict(enumerate(runs))})
     assert made["value"] == pytest.approx(value) and made["verdict"] == verdict
+
+
+@pytest.mark.parametrize("file", sorted((RECIPES / "configs" / "report").glob("*.yaml")), ids=lambda file: file.stem)
+def test_experiments_that_come_with_the_library_name_what_there_is(file, tmp_path):
+    experiment = Experiment.read(file)
+    experiment = replace(experiment, recipe={**experiment.recipe, "use_cpu": True})
+    for seed, model in enumerate(experiment.models):
+        reporting_runs.settings_of(experiment, model, seed, tmp_path / model)  # every setting is one of the recipe's
+    for names in experiment.explainers.values():
+        assert {next(iter(name)) if isinstance(name, dict) else name for name in names} <= {"bcos", *BASELINES}
+    for claim in experiment.claims:
+        assert claim["kind"] in KINDS and {claim["of"], claim["against"]} <= set(experiment.models)
 
 
 def test_wrong_experiments_say_so(files):

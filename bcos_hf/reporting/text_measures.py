@@ -7,6 +7,7 @@ from bcos_hf.metrics import bootstrap_interval, confident_texts, faithfulness_ar
 from bcos_hf.metrics.word_valence import rated_words, word_valence_interval
 
 from .explainers import explainers_of
+from .rationales import human_rationales
 
 
 def _batches(texts: list[str], tokenizer, max_length: int, size: int = 32) -> list[dict]:
@@ -19,7 +20,8 @@ def measure_texts(experiment, models: dict, folders: dict, arguments: tuple, see
     """model -> explainer -> measure -> interval, see `run_experiment`.
 
     Measures: faithfulness {count} (comprehensiveness and sufficiency), sequence_pointing_game {judge, count} (pairs of the judge's confident texts),
-    word_valence {count} (rank correlation with VADER's ratings; for two classes, negative and positive).
+    word_valence {count} (rank correlation with VADER's ratings; for two classes, negative and positive), human_rationales {column, count} (token F1, IoU F1
+    and AUPRC; the column holds lists of passages quoted from the text).
     """
     d = arguments[1]
     data, columns = load_text_dataset(
@@ -43,6 +45,10 @@ def measure_texts(experiment, models: dict, folders: dict, arguments: tuple, see
             rated = rated_words(explain, tokenizer, texts[: wanted["word_valence"]["count"]], lexicon())
             interval = word_valence_interval(rated, seed=seed)
             found["word_valence"] = {"mean": interval.pop("rho"), **interval}
+        if "human_rationales" in wanted:
+            marked = data["test"].select(range(min(wanted["human_rationales"]["count"], len(texts))))
+            rows = {"text": list(marked[columns.text]), "label": list(marked[columns.label]), "passages": list(marked[wanted["human_rationales"]["column"]])}
+            found |= human_rationales(explain, tokenizer, rows, d.max_length, seed)
     if "sequence_pointing_game" in wanted:
         options = wanted["sequence_pointing_game"]
         pairs = sample_pairs(confident_texts(models[options["judge"]], tokenizer, texts, labels), options["count"])
