@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from conftest import tiny
+from datasets import load_dataset
 from PIL import Image
 from test_bcos_v2 import LAYOUTS, random_state
 from test_openai_clip import openai_state
@@ -85,6 +86,18 @@ def test_import(tmp_path):
     assert "CLIPResNetModel, " in run("import", "openai-clip", tmp_path / "clip.pt", tmp_path / "clip").stdout
 
 
+def test_explain_as_a_data_set(folder, tmp_path):
+    broken, given = folder / "broken.png", sorted((folder / "pictures").rglob("*.png"))
+    done = run("explain", folder / "vit", broken, folder / "pictures", "--output", tmp_path / "pictures", "--format", "parquet", "--json", status=1)
+    made = json.loads(done.stdout.splitlines()[-1])
+    assert made["failed"] == 1 and [one["input"] for one in made["explanations"]] == [str(file) for file in given]
+    rows = load_dataset(str(tmp_path / "pictures"), split="explained")
+    for one, row in zip(made["explanations"], rows, strict=True):
+        assert sum(map(sum, row["contributions"])) + row["constant"] + row["residual"] == pytest.approx(one["logit"], abs=1e-4)
+    run("explain", folder / "bert", "a film", "--output", tmp_path / "texts", "--format", "parquet", "--target", "1")
+    assert load_dataset(str(tmp_path / "texts"), split="explained")[0]["target"] == 1
+
+
 @pytest.mark.parametrize("form", ["png", "html"])
 def test_explain_pictures(folder, tmp_path, form):
     given = ["explain", folder / "vit", folder / "pictures", "--output", tmp_path, "--format", form, "--json"]
@@ -103,6 +116,7 @@ def test_explain_texts_and_errors(folder, tmp_path):
         ((folder / "plain", "x.png"), "expected a B-cos model"),
         ((folder / "vit", "x.png", "--target", "zebra"), "--target: expected"),
         ((folder / "vit", "x.png", "--format", "gif"), "--format: expected"),
+        ((folder / "vit", tmp_path), "expected pictures, found none"),
     ):
         assert message in run("explain", *arguments, "--output", tmp_path, status=1).stderr
 

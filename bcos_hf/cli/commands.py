@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import datasets
+import pyarrow.parquet as pq
 import typer
 from PIL import Image
 from tqdm.auto import tqdm
@@ -11,6 +13,7 @@ from transformers import TrainingArguments
 
 import bcos_hf
 from bcos_hf import training
+from bcos_hf.data import explain_dataset
 from bcos_hf.data.image_inputs import rgb
 
 from .common import AS_JSON, app, load, processor_of, processors, say, told
@@ -22,6 +25,9 @@ TASKS = {
     "image": ((training.ImageModelArguments, training.ImageDataArguments), training.image_trainer),
     "clip": ((training.CLIPArguments, training.PictureArguments), training.clip_trainer),
 }
+
+
+FORMATS = ("png", "html", "parquet")
 
 
 @app.command()
@@ -68,34 +74,54 @@ def _pictures(paths: list[Path]) -> list[Path]:
 def explain(
     model: Annotated[str, typer.Argument(help="Hub id or folder of a B-cos classifier.")],
     inputs: Annotated[list[str], typer.Argument(help="Pictures or folders of pictures; or texts, for a model of texts.")],
-    output: Annotated[Path, typer.Option(help="Folder of the figures.")] = Path("explanations"),
-    form: Annotated[str, typer.Option("--format", help="'png' or 'html'.")] = "png",
+    output: Annotated[Path, typer.Option(help="Folder of the figures, or of the data set.")] = Path("explanations"),
+    form: Annotated[str, typer.Option("--format", help="'png', 'html', or 'parquet': a data set of contributions.")] = "png",
     target: Annotated[str | None, typer.Option(help="Name or number of the class to explain; left out: the predicted one.")] = None,
     as_json: AS_JSON = False,
 ) -> None:
     """Explain pictures or texts: bcos-hf explain bcos-resnet photo.jpg folder/ --format html --target tabby"""
     with told():
-        if form not in ("png", "html"):
-            raise ValueError(f"--format: expected 'png' or 'html', got {form!r}.")
+        if form not in FORMATS:
+            raise ValueError(f"--format: expected one of {FORMATS}, got {form!r}.")
         loaded = load(model)
         pictures = loaded.main_input_name == "pixel_values"
         processor = processor_of(loaded, model)
         wanted = None if target is None else int(target) if target.isdigit() else (loaded.config.label2id or {}).get(target)
         if target is not None and wanted is None:
             raise ValueError(f"--target: expected a number or one of {sorted(loaded.config.label2id)[:10]}, got {target!r}.")
-        output.mkdir(parents=True, exist_ok=True)
         items = _pictures([Path(text) for text in inputs]) if pictures else inputs
-        results, failed = [], 0
-        for number, item in enumerate(tqdm(items, desc="explaining", disable=as_json)):
-            try:
-                results.append(_explained(loaded, processor, item, wanted, output / f"{number:05}.{form}"))
-            except (OSError, ValueError) as error:
-                failed += 1
-                typer.echo(f"bcos-hf: {item}: {error}", err=True)
+        if not items:
+            raise ValueError(f"expected pictures, found none in {', '.join(inputs)}.")
+        output.mkdir(parents=True, exist_ok=True)
+        results, failed = (_tabled if form == "parquet" else _drawn)(loaded, processor, items, wanted, output, form, as_json)
         lines = [f"{result['input']}: {result['label']} ({result['logit']:.3f}), see {result['file']}" for result in results]
         say({"explanations": results, "failed": failed}, as_json, "\n".join(lines))
         if failed:
             raise typer.Exit(1)
+
+
+def _drawn(model, processor, items: list, target: int | None, output: Path, form: str, quiet: bool) -> tuple[list[dict], int]:
+    """A figure of each input, and how many could not be explained."""
+    results = []
+    for number, item in enumerate(tqdm(items, desc="explaining", disable=quiet)):
+        try:
+            results.append(_explained(model, processor, item, target, output / f"{number:05}.{form}"))
+        except (OSError, ValueError) as error:
+            typer.echo(f"bcos-hf: {item}: {error}", err=True)
+    return results, len(items) - len(results)
+
+
+def _tabled(model, processor, items: list, target: int | None, output: Path, form: str, quiet: bool) -> tuple[list[dict], int]:
+    """Parquet files of all inputs, and how many could not be explained."""
+    names = [str(item) for item in items]
+    rows = datasets.Dataset.from_dict({"text": names}) if not isinstance(items[0], Path) else datasets.Dataset.from_dict({"image": names})
+    rows = rows if "text" in rows.features else rows.cast_column("image", datasets.Image())
+    made = explain_dataset(model, processor, rows, output, target=target, split="explained")
+    results = []
+    for file in made["files"]:
+        found = pq.read_table(file, columns=["index", "target", "logit", "constant", "residual"]).to_pylist()
+        results += [{"input": names[row.pop("index")], "label": str(model.config.id2label[row.pop("target")]), **row, "file": file} for row in found]
+    return results, made["skipped"]
 
 
 def _explained(model, processor, item, target: int | None, file: Path) -> dict:
