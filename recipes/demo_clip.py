@@ -1,6 +1,6 @@
 """The main job on pictures and texts, from nothing: `make demo-clip`. Writes outputs/demo-clip/ (models, metrics.json, prompts.png).
 
-    python recipes/demo_clip.py [--output_dir outputs/demo-clip] [--seed 0]
+    python recipes/demo_clip.py [--output_dir outputs/demo-clip] [--seed 0] [--only_teacher]
 
 No pretrained CLIP can be had from a package registry, so the teacher is a CLIP-style model of two real pretrained towers (ImageNet ResNet-50 and
 all-MiniLM-L6-v2), of which only the projections are trained, on captions made from the class names of CIFAR-10's training pictures. Its image tower is then
@@ -80,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo-clip"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only_teacher", action="store_true", help="end when the teacher is made, which configs/report/clip_cifar10.yaml begins with")
     args = parser.parse_args()
     logging.set_verbosity_error()
     start, output = time.perf_counter(), args.output_dir
@@ -90,6 +91,8 @@ def main() -> None:
         return print(table(metrics))
     names = cifar10(seed=args.seed, train=1, test=1)["test"].features["label"].names
     teacher = training.done_once(output / "teacher", sizes, lambda: make_teacher(output / "teacher", names, args.seed))
+    if args.only_teacher:
+        return print(f"the teacher is in {teacher}")
     student = training.done_once(output / "bcos", settings, lambda: make_student(output / "bcos", teacher, args.seed))
     models = {"teacher": AutoModel.from_pretrained(teacher).eval(), "bcos": AutoModel.from_pretrained(student).eval()}
     x, labels = pictures("test", TEST, args.seed, image_processor(teacher, models["teacher"].config.vision_config))

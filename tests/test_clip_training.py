@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from transformers.image_utils import OPENAI_CLIP_MEAN
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from bcos_hf.data.pictures import load_pictures
+from bcos_hf.metrics import image_embeddings, zero_shot_accuracy
+from bcos_hf.models.modeling_dual_encoder import DualEncoderConfig, DualEncoderModel
 from bcos_hf.training import EMBEDDING_LOSSES, CLIPArguments, PictureArguments, clip_trainer, parse, save_text_side, siglip_loss, train_and_test
 from bcos_hf.training.embedding_losses import prompt_divergence
 
@@ -202,6 +205,32 @@ def test_a_file_of_openai_s_is_a_teacher(folder, monkeypatch):
     model = transformers.AutoModel.from_pretrained(folder / "openai")
     assert type(model).__name__ == "BcosCLIPResNetModel" and trainer.train_dataset[0]["pixel_values"].shape == (3, 64, 64)
     assert list(transformers.AutoImageProcessor.from_pretrained(folder / "openai", backend="pil").image_mean) == OPENAI_CLIP_MEAN
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_zero_shot_accuracy_is_measured_at_every_evaluation(tmp_path, cached):
+    torch.manual_seed(0)
+    sizes = deepcopy(EMBEDDERS["dual_encoder"])
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog"]))
+    transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "teacher")
+    DualEncoderModel(DualEncoderConfig(**sizes)).save_pretrained(tmp_path / "teacher")
+    CLIPImageProcessorPil(size=16, crop_size=16).save_pretrained(tmp_path / "teacher")
+    for split, name, i in product(("train", "validation", "test"), ("cat", "dog"), range(6)):
+        (tmp_path / "pictures" / split / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pictures" / split / name / f"{i}.png").write_bytes(picture(10 * len(split + name) + i))
+    settings = dict(
+        teacher=str(tmp_path / "teacher"), dataset_name=str(tmp_path / "pictures"), eval_dataset_name=str(tmp_path / "pictures"), smallest_crop=1.0, flip=0.0,
+        do_train=True, max_steps=4, eval_strategy="steps", eval_steps=2, per_device_train_batch_size=4, per_device_eval_batch_size=5, save_strategy="no",
+        use_cpu=True, report_to="none", dataloader_pin_memory=False, output_dir=str(tmp_path / "out"), teacher_cache=str(tmp_path / "kept") if cached else None,
+    )  # fmt: skip
+    (tmp_path / "clip.yaml").write_text(yaml.safe_dump(settings))
+    trainer, inputs = clip_trainer(*parse([str(tmp_path / "clip.yaml")], CLIPArguments, PictureArguments, TrainingArguments))
+    metrics = train_and_test(trainer, inputs)
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_accuracy" in entry] == [2, 4]
+    rows = [inputs["test"][i] for i in range(12)]
+    embeds = image_embeddings(trainer.model, torch.stack([row["pixel_values"] for row in rows]))
+    right = zero_shot_accuracy(embeds, trainer.class_embeds, torch.tensor([row["labels"] for row in rows]))
+    assert metrics["test_accuracy"] == pytest.approx(right["top1"])
 
 
 def test_wrong_settings_say_so(folder):

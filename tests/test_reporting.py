@@ -4,12 +4,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import transformers
 import yaml
-from conftest import TINY
+from conftest import EMBEDDERS, TINY
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from bcos_hf.baselines import BASELINES
+from bcos_hf.data import prompts_of
+from bcos_hf.metrics import ZeroShotClassifier, class_embeddings
+from bcos_hf.models.modeling_dual_encoder import DualEncoderModel
 from bcos_hf.reporting import Experiment, experiment_page, judged, plot_experiment, results_page, run_experiment
 from bcos_hf.reporting import runs as reporting_runs
 from bcos_hf.reporting.claims import KINDS
@@ -75,6 +82,44 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
         plot_experiment({"name": "n", "runs": {"0": {"explanations": {}, "history": {"m": [[1, 0.5]]}}}})
     monkeypatch.setitem(reporting_runs.TASKS, "text", (reporting_runs.TASKS["text"][0], None, None, None))  # nothing is trained or measured again
     assert json.loads(json.dumps(run_experiment(experiment, files / "out")))["runs"] == result["runs"]
+
+
+def test_a_clip_is_compared_with_its_teacher_by_prompts(files, tmp_path):
+    """The teacher's accuracy and one of its intervals are computed here once more, by hand."""
+    torch.manual_seed(0)
+    sizes = EMBEDDERS["dual_encoder"]
+    text = dict(sizes["text_config"], vocab_size=TINY["vocab_size"])
+    towers = [transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config)) for config in (sizes["vision_config"], text)]
+    teacher = DualEncoderModel.from_towers(*towers, projection_dim=8)
+    for part in (teacher, transformers.AutoTokenizer.from_pretrained(files / "model"), CLIPImageProcessorPil(size=16, crop_size=16)):
+        part.save_pretrained(tmp_path / "teacher")
+    noise, names = np.random.default_rng(0), ["bad", "film", "good", "plot"]
+    for split in ("train", "validation", "test"):
+        for name in names:
+            (tmp_path / "pictures" / split / name).mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(noise.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "pictures" / split / name / f"{i}.png")
+    recipe = dict(
+        teacher=str(tmp_path / "teacher"), dataset_name=str(tmp_path / "pictures"), eval_dataset_name=str(tmp_path / "pictures"), image_size=16,
+        do_train=True, max_steps=2, per_device_train_batch_size=8, use_cpu=True, report_to="none", save_strategy="no", eval_strategy="no",
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+    models = {"teacher": {"conventional": True, "do_train": False}, "bcos": {"b": 1.5}}
+    measures = {"grid_pointing_game": {"count": 1, "threshold": 0.0, "n_cells": 4}, "pixel_deletion": {"count": 3}}
+    explainers = {"bcos": ["bcos"], "teacher": ["input_x_gradient", "grad_cam", "occlusion"]}
+    experiment = Experiment("clip", "CLIP", "clip", recipe, models, [0], explainers, measures)
+    made = run_experiment(experiment, tmp_path / "out")["runs"]["0"]
+    kept = transformers.AutoModel.from_pretrained(tmp_path / "out" / "teacher-0").eval()
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in kept.state_dict().items())
+    assert made["accuracy"].keys() == models.keys() and made["explanations"]["bcos"]["bcos"]["pixel_deletion"]["n"] == 3
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "teacher", backend="pil")
+    rows = [
+        (processor(Image.open(file), return_tensors="pt").pixel_values, names.index(file.parent.name)) for file in sorted(tmp_path.glob("pictures/test/*/*"))
+    ]
+    pixels, labels = torch.cat([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
+    classes = class_embeddings(teacher, transformers.AutoTokenizer.from_pretrained(files / "model"), prompts_of(names, "one"))
+    classifier = ZeroShotClassifier(teacher, classes)
+    assert made["accuracy"]["teacher"] == (classifier(pixels).logits.argmax(1) == torch.tensor(labels)).float().mean().item()
 
 
 def run(own, rival, accuracy=(0.8, 0.9), history=((4, 0.7), (8, 0.9))):

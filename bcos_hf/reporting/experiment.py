@@ -8,7 +8,7 @@ import yaml
 from bcos_hf.training import yaml_settings
 
 
-TASKS = ("text", "image")
+TASKS = ("text", "image", "clip")
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Experiment:
     """What is trained and measured.
 
     Attributes:
-        name: of the file and the results. title: for people; so is remark, a sentence below it. task: "text" or "image".
+        name: of the file and the results. title: for people; so is remark, a sentence below it. task: "text", "image" or "clip".
         recipe: settings of the recipe that all models share. models: name -> settings that it changes. seeds: one training of each model a seed.
         explainers: model -> names; "bcos" is the model's own explanation, others are names of `BASELINES`, with {name: options} where they take some.
-        measures: name -> options, of `text_measures` or `image_measures`.
+        measures: name -> options, of `measure_texts`, `measure_pictures` or `measure_prompts`.
         claims: what the papers say, each a dict as `judged` takes it.
     """
 

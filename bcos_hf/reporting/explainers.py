@@ -25,5 +25,5 @@ def explainer_of(given: str | dict, model, seed: int) -> tuple[str, Callable]:
 
 
 def explainers_of(experiment, models: dict, seed: int) -> list[tuple[str, str, Callable]]:
-    """(model, explainer, callable) of an experiment."""
-    return [(model, *explainer_of(given, models[model], seed)) for model, names in experiment.explainers.items() for given in names]
+    """(model, explainer, callable) of these models of an experiment."""
+    return [(name, *explainer_of(given, model, seed)) for name, model in models.items() for given in experiment.explainers[name]]

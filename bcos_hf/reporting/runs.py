@@ -5,20 +5,30 @@ from pathlib import Path
 
 import torch
 import yaml
-from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, TrainingArguments
+from transformers import AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification, TrainingArguments
 
 from bcos_hf import training
 from bcos_hf.metrics.cost import machine
 
 from .experiment import Experiment
-from .image_measures import measure_pictures
+from .image_measures import measure_pictures, measure_prompts
 from .text_measures import measure_texts
+
+
+def _clip_trainer(*settings):
+    """As `clip_trainer`; the folder gets the texts' side, and the model too, which stays as it is where nothing is trained."""
+    trainer, inputs = training.clip_trainer(*settings)
+    trainer.save_model()
+    trainer.save_state()
+    training.save_text_side(settings[0].teacher, trainer.processing_class, trainer.args.output_dir)
+    return trainer, inputs
 
 
 # task -> dataclasses of its settings, what makes its trainer, its Auto class, what measures
 TASKS = {
     "text": ((training.ModelArguments, training.DataArguments), training.text_trainer, AutoModelForSequenceClassification, measure_texts),
     "image": ((training.ImageModelArguments, training.ImageDataArguments), training.image_trainer, AutoModelForImageClassification, measure_pictures),
+    "clip": ((training.CLIPArguments, training.PictureArguments), _clip_trainer, AutoModel, measure_prompts),
 }
 
 

@@ -3,7 +3,7 @@
 from .arguments import CLIPArguments, DataArguments, ImageDataArguments, ImageModelArguments, ModelArguments, PictureArguments, parse, yaml_settings
 from .averaging import AveragingCallback
 from .callbacks import BiasDecayCallback, BScheduleCallback, ExplanationCallback
-from .clip import clip_trainer, load_teacher, save_text_side, student_of, text_side
+from .clip import clip_inputs, clip_trainer, load_teacher, save_text_side, student_of, text_side
 from .clipping import AdaptiveClippingCallback, adaptive_clip_grad_
 from .distillation import DistillationTrainer
 from .embedding_losses import EMBEDDING_LOSSES, siglip_loss
@@ -32,6 +32,7 @@ __all__ = [
     "PictureArguments",
     "adaptive_clip_grad_",
     "bce_loss",
+    "clip_inputs",
     "clip_trainer",
     "done_once",
     "earlier_result",

@@ -3,6 +3,7 @@
 Source: Arya et al., NeurIPS 2024 (arXiv 2411.00715): images alone, SigLIP loss with scale 10 and bias -10, learning rate 1e-4, cosine.
 """
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -42,16 +43,17 @@ def text_side(teacher: str) -> str:
 
 
 def student_of(teacher: PreTrainedModel, args: CLIPArguments) -> PreTrainedModel:
-    """The B-cos twin, of which the image tower alone is trainable."""
+    """The B-cos twin, or with `conventional` a copy, of which the image tower alone is trainable."""
     fields = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
-    student = bcosify(teacher, **fields, learnable_b=args.b_schedule == "learnable")
+    student = deepcopy(teacher) if args.conventional else bcosify(teacher, **fields, learnable_b=args.b_schedule == "learnable")
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(not hasattr(student, "image_parts") or name.startswith(student.image_parts))
     return student
 
 
-def _pictures(processor, d: PictureArguments, seed: int) -> tuple[dict, list[str] | None]:
+def clip_inputs(processor, d: PictureArguments, training_args: TrainingArguments) -> tuple[dict, list[str] | None]:
     """What train, validation and test give the model, and the class names; all but train only where labelled pictures are named."""
+    seed = training_args.data_seed or 0
     varied = d.smallest_crop < 1 or d.flip or d.rand_augment_operations
     augmentation = Augmentation(output_size(processor), d.smallest_crop, d.flip, d.rand_augment_operations, d.rand_augment_magnitude) if varied else None
     rows, columns = load_pictures(
@@ -84,7 +86,7 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
     teacher = load_teacher(model_args.teacher)
     student = student_of(teacher, model_args)
     processor = image_processor(model_args.teacher, getattr(teacher.config, "vision_config", teacher.config), size=data_args.image_size)
-    inputs, names = _pictures(processor, data_args, training_args.data_seed or 0)
+    inputs, names = clip_inputs(processor, data_args, training_args)
     if model_args.teacher_cache is not None:
         inputs["train"] = _taught(inputs["train"], teacher.to(training_args.device), model_args.teacher_cache, data_args, training_args)
     classes = None

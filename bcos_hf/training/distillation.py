@@ -27,7 +27,8 @@ class DistillationTrainer(BcosTrainer):
         learn_scale: bool = False, **kwargs,
     ) -> None:  # fmt: skip
         super().__init__(*args, **kwargs)
-        self.label_names = ["labels", "teacher_embeds"]  # which Trainer looks for in the model's forward()
+        # the evaluation's batches have labels alone, the training's may have teacher_embeds, which the model's forward() does not take
+        self.label_names, self.args.remove_unused_columns = ["labels"], False
         if loss not in EMBEDDING_LOSSES:
             raise ValueError(f"loss: expected one of {sorted(EMBEDDING_LOSSES)}, got {loss!r}.")
         if prompt_weight and class_embeds is None:
@@ -63,7 +64,9 @@ class DistillationTrainer(BcosTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss between embeddings; outputs are cosines with the classes, where there are any."""
         pixel_values, labels, teacher = inputs["pixel_values"], inputs.pop("labels"), inputs.pop("teacher_embeds", None)
-        student = embeddings_of(model(pixel_values=pixel_values))
+        # forward() is what accelerate wraps; a plain CLIP's wants texts, too
+        tower = model if hasattr(model, "explain") else getattr(model, "get_image_features", model)
+        student = embeddings_of(tower(pixel_values=pixel_values))
         teacher = self.teacher_embeds(pixel_values) if teacher is None else teacher
         counted, own = labels != LEFT_OUT, torch.arange(len(labels), device=labels.device)
         everyone, everyone_counted = teacher, counted
