@@ -113,10 +113,8 @@ def test_a_clip_is_compared_with_its_teacher_by_prompts(files, tmp_path):
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in kept.state_dict().items())
     assert made["accuracy"].keys() == models.keys() and made["explanations"]["bcos"]["bcos"]["pixel_deletion"]["n"] == 3
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "teacher", backend="pil")
-    rows = [
-        (processor(Image.open(file), return_tensors="pt").pixel_values, names.index(file.parent.name)) for file in sorted(tmp_path.glob("pictures/test/*/*"))
-    ]
-    pixels, labels = torch.cat([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
+    found = sorted(tmp_path.glob("pictures/test/*/*"))
+    pixels, labels = processor([Image.open(file) for file in found], return_tensors="pt").pixel_values, [names.index(file.parent.name) for file in found]
     classes = class_embeddings(teacher, transformers.AutoTokenizer.from_pretrained(files / "model"), prompts_of(names, "one"))
     classifier = ZeroShotClassifier(teacher, classes)
     assert made["accuracy"]["teacher"] == (classifier(pixels).logits.argmax(1) == torch.tensor(labels)).float().mean().item()
