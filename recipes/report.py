@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("configs", nargs="*", type=Path)
     parser.add_argument("--page", action="store_true", help="write RESULTS.md and the figures from the result files")
     parser.add_argument("--seeds", nargs="+", type=int, help="instead of the configs' seeds")
+    parser.add_argument("--use_gpu", action="store_true", help="run a small form, whose recipe is one for the CPU, on a GPU")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/report"), help="models and measures")
     parser.add_argument("--results", type=Path, default=Path("results"))
     args = parser.parse_args()
@@ -32,7 +33,8 @@ def main() -> None:
     args.results.mkdir(parents=True, exist_ok=True)
     for config in args.configs:
         experiment = Experiment.read(config)
-        experiment = replace(experiment, seeds=args.seeds or experiment.seeds)
+        recipe = {**experiment.recipe, "use_cpu": False} if args.use_gpu else experiment.recipe
+        experiment = replace(experiment, seeds=args.seeds or experiment.seeds, recipe=recipe)
         result = run_experiment(experiment, args.output_dir / experiment.name)
         (args.results / f"{experiment.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(experiment_page(result))
