@@ -60,7 +60,7 @@ def _measured(experiment, name: str, model, config, inputs, seed: int) -> dict:
         for explainer, value in played.items():
             interval = {key: value[key] for key in ("mean", "low", "high")}
             made[explainer]["grid_pointing_game"] = {**interval, "n": wanted["grid_pointing_game"].get("count", 50)}
-    for measure in CURVES.keys() & wanted.keys():
+    for measure in [name for name in CURVES if name in wanted]:
         chosen = pictures_and_labels[0][: wanted[measure]["count"]].to(model.device)
         for explainer, explain in explainers.items():
             areas = _areas(model, explain, chosen, CURVES[measure])
