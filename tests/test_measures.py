@@ -334,6 +334,17 @@ def test_randomisation_leaves_the_model_and_is_felt(family):
         -1 <= result["low"] <= result["mean"] <= result["high"] and result["mean"] < 0.999 and (result["n"], result["seed"]) == (3, 1)
         for result in made.values()
     )
+    head, seen = next(model.classifier.parameters()), []
+    with torch.no_grad():  # a new head as training with the same seed makes it
+        head.copy_(torch.randn(head.shape, generator=torch.Generator().manual_seed(1)))
+
+    def looking(**inputs):
+        seen.append(head.detach().clone().flatten())
+        return model.explain(**inputs)
+
+    randomisation_sensitivity(model, looking, batch, ["classifier"], seed=1)
+    assert abs(torch.corrcoef(torch.stack(seen))[0, 1]) < 0.5
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     whole = model.explain(**batch)
     blind = lambda **inputs: whole  # an explanation that never looks at the model
     assert randomisation_sensitivity(model, blind, batch, ["classifier"])["classifier"]["mean"] == pytest.approx(1)

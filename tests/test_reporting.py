@@ -20,6 +20,7 @@ from bcos_hf.models.modeling_dual_encoder import DualEncoderModel
 from bcos_hf.reporting import Experiment, experiment_page, judged, plot_experiment, results_page, run_experiment
 from bcos_hf.reporting import runs as reporting_runs
 from bcos_hf.reporting.claims import KINDS
+from bcos_hf.reporting.explainers import explainers_of
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -49,14 +50,16 @@ def files(tmp_path_factory):
         title="Good and bad", remark="Toy words.",
         task="text", recipe="recipe.yaml", seeds=[0, 1], models={"plain": {"conventional": True}, "bcos": {"b": 1.25}},
         explainers={"bcos": ["bcos"], "plain": ["input_x_gradient", {"integrated_gradients": {"steps": 3}}, "random"]},
-        measures={"faithfulness": {"count": 16}, "sequence_pointing_game": {"judge": "plain", "count": 4}, "human_rationales": {"column": "why", "count": 16}},
+        measures={"faithfulness": {"count": 16}, "sequence_pointing_game": {"judge": "plain", "count": 4}, "human_rationales": {"column": "why", "count": 16},
+                  "completeness": {"count": 8}, "cost": {"count": 2}, "seed_stability": {"count": 8},
+                  "randomisation": {"count": 8, "parts": ["classifier", "bert"]}},
         claims=[
             dict(paper="p", claim="as accurate", kind="accuracy_within", of="bcos", against="plain", points=1.0),
             dict(paper="p", claim="more faithful", kind="beats_all_posthoc", measure="sufficiency", of="bcos", against="plain"),
             dict(paper="p", claim="quick", kind="steps_at_most", of="bcos", against="plain", share=1.0),
         ],
     )  # fmt: skip
-    (folder / "small.yaml").write_text(yaml.safe_dump(experiment))
+    (folder / "small.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
     return folder
 
 
@@ -68,19 +71,24 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
         assert run["explanations"]["bcos"]["bcos"]["comprehensiveness"]["n"] == 16
         assert run["explanations"]["bcos"]["bcos"]["token_f1"] == {**run["explanations"]["bcos"]["bcos"]["token_f1"], "mean": 1.0, "n": 16}  # one word tells
         assert set(run["explanations"]["plain"]) == {"input_x_gradient", "integrated_gradients", "random"}
+        exact, rest = (run["explanations"][model][name]["relative_residual"] for model, name in (("bcos", "bcos"), ("plain", "input_x_gradient")))
+        assert 0 <= exact["mean"] < 1e-5 < rest["mean"] and exact["n"] == 8
+        assert run["explanations"]["bcos"]["bcos"]["cost_in_forward_passes"]["mean"] > 0
+        for measure in ("seed_stability", "randomised_bert"):  # between maps that know nothing of each other
+            assert abs(run["explanations"]["plain"]["random"][measure]["mean"]) < 0.9 and -1 <= run["explanations"]["bcos"]["bcos"][measure]["mean"] <= 1
     page, claims = experiment_page(result), results_page([result], [{"paper": "q", "claim": "large", "why": "no data"}])
     assert "| plain | 1.000 (1.000 to 1.000) |" in page and "| plain | integrated_gradients |" in page and "| bcos | bcos |" in page
     assert "highest seed. Toy words." in page and "| p | as accurate |" in claims and "not tested: no data" in claims
     *panels, curves = plot_experiment(result, files / "small.png").axes
-    assert [panel.get_title() for panel in panels] == ["comprehensiveness", "sufficiency", "token f1", "iou f1", "auprc", "sequence pointing game"] and len(
-        curves.lines
-    ) == 2
+    titles = ["comprehensiveness", "sufficiency", "sequence pointing game", "token f1", "iou f1", "auprc", "relative residual", "cost in forward passes"]
+    assert [panel.get_title() for panel in panels] == [*titles, "seed stability", "randomised classifier", "randomised bert"] and len(curves.lines) == 2
     lengths = [bar.get_width() for bar in panels[0].patches]  # one a row, the mean of the seeds
     assert lengths[0] == pytest.approx(sum(run["explanations"]["bcos"]["bcos"]["comprehensiveness"]["mean"] for run in result["runs"].values()) / 2)
     assert len(lengths) == 4 and (files / "small.png").read_bytes()[1:4] == b"PNG"
     with pytest.raises(ValueError, match="nothing to draw"):
         plot_experiment({"name": "n", "runs": {"0": {"explanations": {}, "history": {"m": [[1, 0.5]]}}}})
-    monkeypatch.setitem(reporting_runs.TASKS, "text", (reporting_runs.TASKS["text"][0], None, None, None))  # nothing is trained or measured again
+    nothing = reporting_runs.TASKS["text"]._replace(trainer=None, subject=None)  # nothing is trained or measured again
+    monkeypatch.setitem(reporting_runs.TASKS, "text", nothing)
     assert json.loads(json.dumps(run_experiment(experiment, files / "out")))["runs"] == result["runs"]
 
 
@@ -151,6 +159,7 @@ def test_experiments_that_come_with_the_library_name_what_there_is(file, tmp_pat
         reporting_runs.settings_of(experiment, model, seed, tmp_path / model)  # every setting is one of the recipe's
     for names in experiment.explainers.values():
         assert {next(iter(name)) if isinstance(name, dict) else name for name in names} <= {"bcos", *BASELINES}
+    assert set(experiment.measures) <= set(reporting_runs.TASKS[experiment.task].measures)
     for claim in experiment.claims:
         assert claim["kind"] in KINDS and {claim["of"], claim["against"]} <= set(experiment.models)
 
@@ -167,4 +176,7 @@ def test_wrong_experiments_say_so(files):
         with pytest.raises(ValueError, match=message):
             Experiment.read(files / "wrong.yaml")
     with pytest.raises(ValueError, match="expected 'bcos' or one of"):
-        reporting_runs.measure_texts.__globals__["explainers_of"](Experiment("n", "t", "text", {}, {"m": {}}, [0], {"m": ["psychic"]}), {"m": None}, 0)
+        explainers_of(["psychic"], 0, None)
+    with pytest.raises(ValueError, match="unknown measures"):
+        run_experiment(Experiment("n", "t", "text", {}, {"m": {}}, [0], measures={"telepathy": {}}), files / "never")
+    assert not (files / "never").exists()

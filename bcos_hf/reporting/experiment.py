@@ -19,7 +19,7 @@ class Experiment:
         name: of the file and the results. title: for people; so is remark, a sentence below it. task: "text", "image" or "clip".
         recipe: settings of the recipe that all models share. models: name -> settings that it changes. seeds: one training of each model a seed.
         explainers: model -> names; "bcos" is the model's own explanation, others are names of `BASELINES`, with {name: options} where they take some.
-        measures: name -> options, of `measure_texts`, `measure_pictures` or `measure_prompts`.
+        measures: name -> options, of `TEXT_MEASURES` or `IMAGE_MEASURES`.
         claims: what the papers say, each a dict as `judged` takes it.
     """
 

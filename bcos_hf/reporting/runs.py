@@ -1,18 +1,23 @@
 """Train or load each model of an experiment, once a seed, and measure it; what is there with the same settings is reused, so that a run can go on."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import yaml
-from transformers import AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification, TrainingArguments
+from transformers import TrainingArguments
 
 from bcos_hf import training
 from bcos_hf.metrics.cost import machine
 
 from .experiment import Experiment
-from .image_measures import measure_pictures, measure_prompts
-from .text_measures import measure_texts
+from .explainers import explainer_name, explainers_of
+from .image_measures import IMAGE_MEASURES
+from .subjects import PictureSubject, PromptSubject, Subject, TextSubject
+from .text_measures import TEXT_MEASURES
 
 
 def _clip_trainer(*settings):
@@ -24,11 +29,19 @@ def _clip_trainer(*settings):
     return trainer, inputs
 
 
-# task -> dataclasses of its settings, what makes its trainer, its Auto class, what measures
+class Task(NamedTuple):
+    """How models of a kind are trained and measured: dataclasses of the recipe's settings, what makes a trainer of them, a subject, and measures by name."""
+
+    settings: tuple[type, ...]
+    trainer: Callable
+    subject: type[Subject]
+    measures: dict[str, Callable]
+
+
 TASKS = {
-    "text": ((training.ModelArguments, training.DataArguments), training.text_trainer, AutoModelForSequenceClassification, measure_texts),
-    "image": ((training.ImageModelArguments, training.ImageDataArguments), training.image_trainer, AutoModelForImageClassification, measure_pictures),
-    "clip": ((training.CLIPArguments, training.PictureArguments), _clip_trainer, AutoModel, measure_prompts),
+    "text": Task((training.ModelArguments, training.DataArguments), training.text_trainer, TextSubject, TEXT_MEASURES),
+    "image": Task((training.ImageModelArguments, training.ImageDataArguments), training.image_trainer, PictureSubject, IMAGE_MEASURES),
+    "clip": Task((training.CLIPArguments, training.PictureArguments), _clip_trainer, PromptSubject, IMAGE_MEASURES),
 }
 
 
@@ -38,7 +51,7 @@ def settings_of(experiment: Experiment, model: str, seed: int, folder: Path) -> 
     values = {**experiment.recipe, **experiment.models[model], "seed": seed, "output_dir": str(folder)}
     file = folder.parent / f"{folder.name}.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return training.parse([str(file)], *TASKS[experiment.task][0], TrainingArguments)
+    return training.parse([str(file)], *TASKS[experiment.task].settings, TrainingArguments)
 
 
 def _trained(experiment: Experiment, model: str, seed: int, output: Path) -> Path:
@@ -46,7 +59,7 @@ def _trained(experiment: Experiment, model: str, seed: int, output: Path) -> Pat
     settings = {"recipe": experiment.recipe, "model": experiment.models[model], "seed": seed}
 
     def train() -> None:
-        trainer, data = TASKS[experiment.task][1](*settings_of(experiment, model, seed, folder))
+        trainer, data = TASKS[experiment.task].trainer(*settings_of(experiment, model, seed, folder))
         training.train_and_test(trainer, data)
 
     return training.done_once(folder, settings, train)
@@ -58,18 +71,36 @@ def _history(folder: Path) -> list[list[float]]:
     return [[entry["step"], entry["eval_accuracy"]] for entry in entries if "eval_accuracy" in entry]
 
 
-def _measured(experiment: Experiment, seed: int, folders: dict[str, Path], output: Path) -> dict:
-    settings = {"seed": seed, "recipe": experiment.recipe, "models": experiment.models, "explainers": experiment.explainers, "measures": experiment.measures}
-    file = output / f"measures-{seed}.json"
-    if (found := training.earlier_result(file, settings)) is not None:
-        return found["explanations"]
-    auto, measure = TASKS[experiment.task][2:]
+def _subjects(experiment: Experiment, seed: int, folders: dict[int, dict[str, Path]], output: Path) -> dict[str, Subject]:
+    """The explained models of a seed, each with its `other` of the next seed, if there is one."""
     device = "cuda" if torch.cuda.is_available() and not experiment.recipe.get("use_cpu") else "cpu"
-    models = {name: auto.from_pretrained(folders[name]).eval().to(device) for name in experiment.explainers}
-    arguments = settings_of(experiment, next(iter(experiment.models)), seed, output / "unused")
-    made = measure(experiment, models, folders, arguments, seed)
-    file.write_text(json.dumps({"settings": settings, "explanations": made}, indent=2) + "\n", encoding="utf-8")
-    return made
+    following = experiment.seeds[(experiment.seeds.index(seed) + 1) % len(experiment.seeds)]
+
+    def subject(name: str, seed: int, other: Subject | None = None) -> Subject:
+        made = partial(explainers_of, experiment.explainers[name], seed)
+        arguments = settings_of(experiment, name, seed, output / "unused")
+        return TASKS[experiment.task].subject(name, folders[seed][name], arguments, seed, device, made, other)
+
+    return {name: subject(name, seed, None if following == seed else subject(name, following)) for name in experiment.explainers}
+
+
+def _measured(experiment: Experiment, seed: int, folders: dict[int, dict[str, Path]], output: Path) -> dict:
+    """model -> explainer -> measure -> interval; a file for each measure."""
+    subjects, merged = None, {model: {explainer_name(given): {} for given in names} for model, names in experiment.explainers.items()}
+    for name, options in experiment.measures.items():
+        settings = {"seed": seed, "recipe": experiment.recipe, "models": experiment.models, "explainers": experiment.explainers, "measure": {name: options}}
+        if name == "seed_stability":
+            settings["seeds"] = experiment.seeds
+        file = output / f"{name}-{seed}.json"
+        if (found := training.earlier_result(file, settings)) is None:
+            subjects = subjects or _subjects(experiment, seed, folders, output)
+            made = {model: TASKS[experiment.task].measures[name](subject, subjects, **options) for model, subject in subjects.items()}
+            found = {"settings": settings, "explanations": made}
+            file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        for model, explainers in found["explanations"].items():
+            for explainer, intervals in explainers.items():
+                merged[model][explainer].update(intervals)
+    return merged
 
 
 def run_experiment(experiment: Experiment, output: str | Path) -> dict:
@@ -81,12 +112,17 @@ def run_experiment(experiment: Experiment, output: str | Path) -> dict:
     Returns:
         {"name", "title", "remark", "experiment", "machine", "runs": seed -> {"accuracy": model -> number, "history": model -> [[step, accuracy]],
         "explanations": model -> explainer -> measure -> {"mean", "low", "high", "n"}}}.
+
+    Raises:
+        ValueError: a measure that there is not, before anything is trained.
     """
+    if unknown := sorted(experiment.measures.keys() - TASKS[experiment.task].measures.keys()):
+        raise ValueError(f"{experiment.name}: unknown measures {unknown}; expected some of {sorted(TASKS[experiment.task].measures)}.")
     output, runs = Path(output), {}
-    for seed in experiment.seeds:
-        folders = {model: _trained(experiment, model, seed, output) for model in experiment.models}
-        accuracy = {model: json.loads((folder / "all_results.json").read_text())["test_accuracy"] for model, folder in folders.items()}
-        history = {model: _history(folder) for model, folder in folders.items()}
+    folders = {seed: {model: _trained(experiment, model, seed, output) for model in experiment.models} for seed in experiment.seeds}
+    for seed, of_seed in folders.items():
+        accuracy = {model: json.loads((folder / "all_results.json").read_text())["test_accuracy"] for model, folder in of_seed.items()}
+        history = {model: _history(folder) for model, folder in of_seed.items()}
         runs[str(seed)] = {"accuracy": accuracy, "history": history, "explanations": _measured(experiment, seed, folders, output)}
     hardware = {**machine(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
     described = {"models": experiment.models, "claims": experiment.claims, "recipe": experiment.recipe, "measures": experiment.measures}
