@@ -149,6 +149,11 @@ def test_claims_are_judged_by_every_seed(claim, runs, value, verdict):
     claims = [dict(paper="p", claim="c", of="bcos", against="plain", **claim)]
     (made,) = judged({"experiment": {"claims": claims}, "runs": dict(enumerate(runs))})
     assert made["value"] == pytest.approx(value) and made["verdict"] == verdict
+    if len(runs) == 1:
+        assert made["interval"] is None
+    else:  # of two numbers: t of one degree of freedom is 12.706, their standard error half of what lies between them
+        half = 12.7062 * abs(made["values"][0] - made["values"][1]) / 2
+        assert made["interval"] == pytest.approx((value - half, value + half), abs=1e-4)
 
 
 @pytest.mark.parametrize("file", sorted((RECIPES / "configs" / "report").glob("*.yaml")), ids=lambda file: file.stem)

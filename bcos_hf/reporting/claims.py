@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
 
 
 LOWER_IS_BETTER = ("sufficiency", "pixel_deletion")
@@ -37,7 +38,9 @@ KINDS: dict[str, Callable] = {"accuracy_within": _within, "beats_all_posthoc": _
 
 
 def judged(result: dict) -> list[dict]:
-    """The claims of a result of `run_experiment`, each with "values" (one a seed), "value" (their mean) and "verdict".
+    """The claims of a result of `run_experiment`, each with "values" (one a seed), "value" (their mean), "interval" and "verdict".
+
+    The interval is the 95 % one of Student's t over seeds; of a single seed, or where a value is infinite, there is none.
 
     Raises:
         ValueError: a claim of an unknown kind.
@@ -49,8 +52,15 @@ def judged(result: dict) -> list[dict]:
         try:
             values, holds = zip(*(KINDS[claim["kind"]](run, claim) for run in result["runs"].values()), strict=True)
         except (KeyError, StopIteration):
-            made.append({**claim, "values": [], "value": float("nan"), "verdict": "not measured"})
+            made.append({**claim, "values": [], "value": float("nan"), "interval": None, "verdict": "not measured"})
             continue
         verdict = "holds" if all(holds) else f"holds for {sum(holds)} of {len(holds)} seeds" if any(holds) else "does not hold"
-        made.append({**claim, "values": list(values), "value": float(np.mean(values)), "verdict": verdict})
+        made.append({**claim, "values": list(values), "value": float(np.mean(values)), "interval": _interval(values), "verdict": verdict})
     return made
+
+
+def _interval(values: tuple[float, ...]) -> tuple[float, float] | None:
+    if len(values) < 2 or not np.isfinite(values).all():
+        return None
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
