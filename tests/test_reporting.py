@@ -149,11 +149,19 @@ def test_claims_are_judged_by_every_seed(claim, runs, value, verdict):
     claims = [dict(paper="p", claim="c", of="bcos", against="plain", **claim)]
     (made,) = judged({"experiment": {"claims": claims}, "runs": dict(enumerate(runs))})
     assert made["value"] == pytest.approx(value) and made["verdict"] == verdict
+    assert made["rivals"] == ["input_x_gradient" if claim["kind"] == "beats_all_posthoc" else "plain"]  # random is no rival
     if len(runs) == 1:
         assert made["interval"] is None
     else:  # of two numbers: t of one degree of freedom is 12.706, their standard error half of what lies between them
         half = 12.7062 * abs(made["values"][0] - made["values"][1]) / 2
         assert made["interval"] == pytest.approx((value - half, value + half), abs=1e-4)
+
+
+@pytest.mark.parametrize("claim", [dict(kind="beats_all_posthoc", measure="unmeasured"), dict(kind="accuracy_within", points=1, against="other")])
+def test_what_was_not_measured_is_not_judged(claim):
+    claims = [dict(dict(paper="p", claim="c", of="bcos", against="plain"), **claim)]
+    (made,) = judged({"experiment": {"claims": claims}, "runs": {"0": run(0.1, 0.2)}})
+    assert made["verdict"] == "not measured" and not made["values"]
 
 
 @pytest.mark.parametrize("file", sorted((RECIPES / "configs" / "report").glob("*.yaml")), ids=lambda file: file.stem)

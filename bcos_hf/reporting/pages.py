@@ -42,13 +42,15 @@ def results_page(results: list[dict], untested: list[dict]) -> str:
     """RESULTS.md: the papers' claims with verdicts, what was not tested and why, then each experiment."""
     lines = ["# The papers' claims, on what can be run here", ""]
     lines += ["Made by `python recipes/report.py --page` from results/*.json. A claim holds where it does for every seed.", ""]
-    lines += ["| paper | claim | measured: mean (95 % interval over seeds); each seed | verdict | experiment |", "|---|---|---|---|---|"]
+    lines += ["| paper | claim | measured: mean (95 % interval over seeds); each seed | against | verdict | experiment |", "|---|---|---|---|---|---|"]
     for result in results:
         for claim in judged(result):
             values = ", ".join(f"{value:.3f}" for value in claim["values"])
             spread = "({:.3f} to {:.3f})".format(*claim["interval"]) if claim["interval"] else "(no interval)"
             source = f"[{result['name']}](results/{result['name']}.json)"
-            lines.append(f"| {claim['paper']} | {claim['claim']} | {claim['value']:.3f} {spread}; {values} | {claim['verdict']} | {source} |")
-    lines += [f"| {entry['paper']} | {entry['claim']} | | not tested: {entry['why']} | |" for entry in untested]
+            lines.append(
+                f"| {claim['paper']} | {claim['claim']} | {claim['value']:.3f} {spread}; {values} | {', '.join(claim['rivals'])} | {claim['verdict']} | {source} |"
+            )
+    lines += [f"| {entry['paper']} | {entry['claim']} | | | not tested: {entry['why']} | |" for entry in untested]
     pages = [f"{experiment_page(result)}\n![{result['title']}](results/{result['name']}.png)\n" for result in results]
     return "\n".join(lines) + "\n\n" + "\n".join(pages)
