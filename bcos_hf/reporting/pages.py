@@ -48,9 +48,8 @@ def results_page(results: list[dict], untested: list[dict]) -> str:
             values = ", ".join(f"{value:.3f}" for value in claim["values"])
             spread = "({:.3f} to {:.3f})".format(*claim["interval"]) if claim["interval"] else "(no interval)"
             source = f"[{result['name']}](results/{result['name']}.json)"
-            lines.append(
-                f"| {claim['paper']} | {claim['claim']} | {claim['value']:.3f} {spread}; {values} | {', '.join(claim['rivals'])} | {claim['verdict']} | {source} |"
-            )
+            measured, rivals = f"{claim['value']:.3f} {spread}; {values}", ", ".join(claim["rivals"])
+            lines.append(f"| {claim['paper']} | {claim['claim']} | {measured} | {rivals} | {claim['verdict']} | {source} |")
     lines += [f"| {entry['paper']} | {entry['claim']} | | | not tested: {entry['why']} | |" for entry in untested]
     pages = [f"{experiment_page(result)}\n![{result['title']}](results/{result['name']}.png)\n" for result in results]
     return "\n".join(lines) + "\n\n" + "\n".join(pages)
