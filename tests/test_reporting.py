@@ -113,7 +113,7 @@ def test_a_clip_is_compared_with_its_teacher_by_prompts(files, tmp_path):
         dataloader_pin_memory=False,
     )  # fmt: skip
     models = {"teacher": {"conventional": True, "do_train": False}, "bcos": {"b": 1.5}}
-    measures = {"grid_pointing_game": {"count": 1, "threshold": 0.0, "n_cells": 4}, "pixel_deletion": {"count": 3}}
+    measures = {"grid_pointing_game": {"count": 1, "threshold": 0.0, "n_cells": 4}, "pixel_deletion": {"count": 3, "steps": 8}}
     explainers = {"bcos": ["bcos"], "teacher": ["input_x_gradient", "grad_cam", "occlusion"]}
     experiment = Experiment("clip", "CLIP", "clip", recipe, models, [0], explainers, measures)
     made = run_experiment(experiment, tmp_path / "out")["runs"]["0"]

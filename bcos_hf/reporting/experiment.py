@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from bcos_hf.training import yaml_settings
 
 
@@ -46,11 +44,13 @@ class Experiment:
     def read(cls, file: str | Path) -> "Experiment":
         """Of a YAML file, whose `recipe` is the path of a recipe's YAML, seen from it, and whose `settings` go over that for all models.
 
+        As with recipes, `base: other.yaml` (beside it) stands for that file's keys but for its own.
+
         Raises:
             ValueError: a key that there is not, or values that cannot be right. OSError: no such file.
         """
         file = Path(file)
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        given = yaml_settings(file)
         settings = {**yaml_settings(file.parent / given.pop("recipe")), **given.pop("settings", {})}
         if unknown := sorted(given.keys() - cls.__dataclass_fields__.keys()):
             raise ValueError(f"{file}: unknown keys {unknown}; expected some of {sorted(cls.__dataclass_fields__)} and settings.")

@@ -25,15 +25,15 @@ def grid_pointing_game(subject: PictureSubject, subjects: dict[str, PictureSubje
     return {name: {"grid_pointing_game": {**{key: value[key] for key in ("mean", "low", "high")}, "n": count}} for name, value in played.items()}
 
 
-def _curve(measure: str, curve, subject: PictureSubject, subjects: dict[str, PictureSubject], count: int) -> dict:
-    """Areas under the predicted class's probability as pixels go by rank."""
+def _curve(measure: str, curve, subject: PictureSubject, subjects: dict[str, PictureSubject], count: int, **options) -> dict:
+    """Areas under the predicted class's probability as pixels go by rank; options as of `insertion_curve`."""
     made = {}
     for name, explain in subject.explainers.items():
         areas = []
         for inputs, _ in subject.batches(count):
             found = explain(**inputs)
             given = (inputs["pixel_values"], found.contributions[:, 0], found.targets[:, 0])
-            areas.append(curve(lambda pixels: subject.model(pixel_values=pixels).logits.softmax(-1), *given)[1].cpu())
+            areas.append(curve(lambda pixels: subject.model(pixel_values=pixels).logits.softmax(-1), *given, **options)[1].cpu())
         made[name] = {measure: interval(torch.cat(areas), subject.seed)}
     return made
 
