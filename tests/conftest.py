@@ -22,7 +22,21 @@ def pytest_addoption(parser):
 _BERT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
 _VIT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=4)
 TINY = dict(vocab_size=90, max_position_embeddings=40, num_labels=3)
-TEXT = {"bert": _BERT, "roberta": _BERT, "distilbert": dict(dim=32, n_layers=2, n_heads=4, hidden_dim=64)}
+DECODERS = {
+    "gpt2": dict(n_embd=32, n_layer=2, n_head=4, n_inner=64, pad_token_id=0, bos_token_id=1, eos_token_id=2),
+    "llama": dict(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        pad_token_id=0,
+        attention_bias=True,
+        mlp_bias=True,
+    ),
+}
+ENCODERS = {"bert": _BERT, "roberta": _BERT, "distilbert": dict(dim=32, n_layers=2, n_heads=4, hidden_dim=64)}
+TEXT = ENCODERS | DECODERS
 IMAGE = {
     "vit": dict(_VIT, intermediate_size=64),
     "deit": dict(_VIT, intermediate_size=64, architectures=["DeiTForImageClassification"]),
@@ -57,10 +71,12 @@ HEADS = {
     "sequence": "AutoModelForSequenceClassification",
     "token": "AutoModelForTokenClassification",
     "mlm": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
     "image": "AutoModelForImageClassification",
 }
-MEMBERS = [(family, head) for family in TEXT for head in ("sequence", "token", "mlm")] + [(family, "image") for family in IMAGE]
-POSITION = {"token": [0, 3, 6], "mlm": [0, 3, 6]}  # whose logits are explained, for the batch below
+MEMBERS = [(family, head) for family in ENCODERS for head in ("sequence", "token", "mlm")] + [(family, "image") for family in IMAGE]
+MEMBERS += [(family, head) for family in DECODERS for head in ("sequence", "causal")]
+POSITION = {"token": [0, 3, 6], "mlm": [0, 3, 6], "causal": [0, 3, 6]}  # whose logits are explained, for the batch below
 # with these and B = 1 a twin is the standard model
 SAME = dict(b=1.0, use_bias=True, weight_norm="none", head_activation="keep")
 SAME_IMAGE = dict(SAME, logit_bias=None, max_pool="keep", head_before_pooling=False)
@@ -90,7 +106,7 @@ def tiny(family: str, head: str | None = None, **fields):
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(0, 0.1)
-            elif "norm" in name.lower() or "scale" in name or "lambda" in name:
+            elif "norm" in name.lower() or ".ln_" in name or "scale" in name or "lambda" in name:
                 parameter.uniform_(0.5, 1.5)
             elif "word_embeddings" not in name and "position_embeddings" not in name:
                 parameter.normal_(0, 0.2)
@@ -112,7 +128,10 @@ def explained_input(model, batch):
     """What the contributions are contributions of."""
     if "pixel_values" in batch:
         return model._input_encoding()(batch["pixel_values"])
-    return model.base_model.embeddings(batch["input_ids"])
+    base, ids = model.base_model, batch["input_ids"]
+    if model.config.model_type == "bcos_gpt2":
+        return base.wte(ids) + base.wpe.weight[: ids.shape[1]]
+    return base.embed_tokens(ids) if model.config.model_type == "bcos_llama" else base.embeddings(ids)
 
 
 def run_python(folder, *command):

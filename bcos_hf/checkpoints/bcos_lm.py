@@ -1,4 +1,4 @@
-"""Folders saved by the authors' B-cos LM code (Wang et al., TMLR 2025, arXiv 2502.12992; transformers 4.45): encoders that classify texts.
+"""Folders saved by the authors' B-cos LM code (Wang et al., TMLR 2025, arXiv 2502.12992; transformers 4.45): encoders that classify texts, decoders.
 
 Their B-cos layers hold the weight in `.linear`, of which the rows are used with length 1; nothing has a bias. Tokenizer files are left where they are.
 """
@@ -14,29 +14,34 @@ from transformers import PreTrainedModel
 
 from bcos_hf.models.modeling_bcos_bert import BcosBertForSequenceClassification
 from bcos_hf.models.modeling_bcos_distilbert import BcosDistilBertForSequenceClassification
+from bcos_hf.models.modeling_bcos_gpt2 import BcosGPT2LMHeadModel
+from bcos_hf.models.modeling_bcos_llama import BcosLlamaForCausalLM
 from bcos_hf.models.modeling_bcos_roberta import BcosRobertaForSequenceClassification
 
-from .names import bare
 from .reading import model_of, state_of
 
 
 WANTED = "a folder saved by the B-cos LM code"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# their class -> ours, and what names the activation, which in their code is GELU whatever the configuration says
+# their class -> ours, and the activation, which in their code is this one whatever the configuration says
 CLASSES = {
-    "BertForSequenceClassification": (BcosBertForSequenceClassification, "hidden_act"),
-    "DistilBertForSequenceClassification": (BcosDistilBertForSequenceClassification, "activation"),
-    "RobertaForSequenceClassification": (BcosRobertaForSequenceClassification, "hidden_act"),
+    "BertForSequenceClassification": (BcosBertForSequenceClassification, {"hidden_act": "gelu"}),
+    "DistilBertForSequenceClassification": (BcosDistilBertForSequenceClassification, {"activation": "gelu"}),
+    "RobertaForSequenceClassification": (BcosRobertaForSequenceClassification, {"hidden_act": "gelu"}),
+    "GPT2LMHeadModel": (BcosGPT2LMHeadModel, {"activation_function": "gelu_new"}),
+    "LlamaForCausalLM": (BcosLlamaForCausalLM, {"hidden_act": "silu"}),
 }
 # of their configuration, what ours says otherwise or has no use for
-THEIRS = ("_name_or_path", "architectures", "b", "b_list", "bce", "bcos", "different_b_per_layer", "dtype", "model_type", "torch_dtype", "transformers_version")
+THEIRS = {"_name_or_path", "architectures", "b", "b_list", "bce", "bcos", "bcos_lm_head", "different_b_per_layer", "dtype", "model_type"}
+THEIRS |= {"torch_dtype", "transformers_version"}
 
 
 def from_bcos_lm(folder: str | os.PathLike, **fields) -> PreTrainedModel:
     """The model of a folder with config.json and model.safetensors (or pytorch_model.bin).
 
     Args:
-        folder: of a BertForSequenceClassification, DistilBert... or Roberta...; language model heads keep a bias there, which ours has no place for.
+        folder: of a BertForSequenceClassification, DistilBert..., Roberta..., GPT2LMHeadModel or LlamaForCausalLM; heads for masked tokens keep a bias
+            there, which ours has no place for.
         **fields: configuration fields that shall be others.
 
     Returns:
@@ -50,8 +55,9 @@ def from_bcos_lm(folder: str | os.PathLike, **fields) -> PreTrainedModel:
     cls, activation = CLASSES[given["architectures"][0]]
     b = [*given["b_list"], given["b"]] if given.get("different_b_per_layer") else given["b"]
     values = {name: value for name, value in given.items() if name not in THEIRS}
-    config = cls.config_class(**{**values, activation: "gelu", "b": b, "use_bias": False, **fields})
-    return model_of(cls, config, {bare(name): value for name, value in _tensors_of(Path(folder)).items()}, WANTED)
+    head = {"convert_lm_head": True} if given.get("bcos_lm_head") else {}
+    config = cls.config_class(**{**values, **activation, **head, "b": b, "use_bias": False, **fields})
+    return model_of(cls, config, {name.replace(".linear.", "."): value for name, value in _tensors_of(Path(folder)).items()}, WANTED)
 
 
 def _config_of(folder: Path) -> dict:

@@ -82,9 +82,11 @@ def model_of(cls: type[PreTrainedModel], config, state: dict[str, Tensor], wante
         ValueError: tensors are missing, unexpected, or of another shape; the message names them.
     """
     with torch.device("meta"):
-        shapes = {name: value.shape for name, value in cls(config).state_dict().items()}
+        structure = cls(config)
+    shapes = {name: value.shape for name, value in structure.state_dict().items()}
     state = {name: _fitted(value, shapes.get(name)) for name, value in state.items()}
-    missing = sorted(name for name in shapes if name not in state and not name.endswith("num_batches_tracked"))
+    tied = set(getattr(structure, "all_tied_weights_keys", None) or {})
+    missing = sorted(name for name in shapes if name not in state and name not in tied and not name.endswith("num_batches_tracked"))
     unexpected = sorted({*unexpected, *(state.keys() - shapes.keys())})
     wrong = {name: (list(value.shape), list(shapes[name])) for name, value in sorted(state.items()) if name in shapes and value.shape != shapes[name]}
     if missing or unexpected or wrong:

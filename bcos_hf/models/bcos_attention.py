@@ -9,6 +9,7 @@ Source: Boehle et al., TPAMI 2024 (arXiv 2306.10898) section 3.3; Wang et al., T
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
 
 from .bcos_dynamic import Dynamic
 
@@ -25,8 +26,18 @@ class QueryKeyValue(Dynamic, nn.Linear):
     """Queries, keys and values in one projection: linear, queries and keys constant in explanation mode; x [..., in_features] -> [..., out_features]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight, self.bias)
+        return self._parted(F.linear(x, self.weight, self.bias))
+
+    def _parted(self, y: Tensor) -> Tensor:
         if not self.explaining:
             return y
         query_key, value = y.split([2 * y.shape[-1] // 3, y.shape[-1] // 3], dim=-1)
+        value = self.with_constant(value, None if self.bias is None else self.bias[-value.shape[-1] :])
         return torch.cat([query_key.detach(), value], dim=-1)
+
+
+class QueryKeyValueConv1D(QueryKeyValue, Conv1D):
+    """`QueryKeyValue` with GPT-2's transposed weight; x [..., nx] -> [..., nf]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._parted(F.linear(x, self.weight.t(), self.bias))

@@ -14,7 +14,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from .bcos_activations import GATES, LINEAR_ACTIVATIONS, gated
-from .bcos_attention import QueryKey, QueryKeyValue
+from .bcos_attention import QueryKey, QueryKeyValue, QueryKeyValueConv1D
 from .bcos_batch_norm import BATCH_NORMS
 from .bcos_dynamic import Dynamic
 from .bcos_head import BcosLogits
@@ -24,10 +24,10 @@ from .bcos_norms import BcosGroupNorm, BcosLayerNorm, BcosRMSNorm
 
 
 # names of projections, over all families; everything else that is linear becomes a B-cos layer
-QUERY_KEY = dict.fromkeys(("query", "key", "q_lin", "k_lin", "q_proj", "k_proj"), QueryKey) | {"to_qkv": QueryKeyValue}
+QUERY_KEY = dict.fromkeys(("query", "key", "q_lin", "k_lin", "q_proj", "k_proj"), QueryKey) | {"to_qkv": QueryKeyValue, "c_attn": QueryKeyValueConv1D}
 LINEAR = dict.fromkeys(("value", "v_lin", "v_proj"), "attention is linear in the values")
 LINEAR |= dict.fromkeys(("visual_projection", "text_projection"), "the projection of an embedding stays linear, as in CLIP's attention pool")
-LINEAR |= dict.fromkeys(("decoder", "vocab_projector"), "the language model head stays a plain linear layer, tied to the embeddings")
+LINEAR |= dict.fromkeys(("decoder", "vocab_projector", "lm_head"), "the language model head stays a plain linear layer, tied to the embeddings")
 
 BCOS = {nn.Linear: BcosLinear, nn.Conv2d: BcosConv2d, Conv1D: BcosConv1D}
 NORMS = {nn.LayerNorm: BcosLayerNorm, nn.GroupNorm: BcosGroupNorm, nn.RMSNorm: BcosRMSNorm}
@@ -41,7 +41,7 @@ KEPT = {
     **dict.fromkeys(LINEAR_ACTIVATIONS, "piecewise linear, its derivative is its gate"),
 }
 # one class a model in transformers, known by how their names end
-KEPT_NAMES = {"LayerScale": "linear", "DropPath": "does nothing in evaluation"}
+KEPT_NAMES = {"LayerScale": "linear", "DropPath": "does nothing in evaluation", "RotaryEmbedding": "turns queries and keys alone"}
 
 
 @dataclass
@@ -79,6 +79,7 @@ class Roles:
         logits: make the class logits. head_activations: what `config.head_activation` is about.
         stems: names of the first layer, which reads the encoded picture; the first of them that a model has.
         parts: names of the submodules that are converted; () converts all.
+        bcos: names of layers that become B-cos layers, whatever else their name says.
         layer: a pattern whose first group is the number of the hidden layer that a name lies in, counted from `first_layer`.
     """
 
@@ -86,6 +87,7 @@ class Roles:
     head_activations: Iterable[str] = ()
     stems: Iterable[str] = ()
     parts: Iterable[str] = ()
+    bcos: Iterable[str] = ()
     layer: str = r"\.(\d+)\."
     first_layer: int = 0
 
@@ -167,7 +169,7 @@ def _convert_linear_(name: str, module: nn.Module, config, roles: Roles, is_stem
         module.__class__ = QUERY_KEY[leaf]
         return "linear; queries and keys are constant in explanations"
     module.__class__ = BcosLogits if name in roles.logits else BCOS[type(module)]
-    if leaf in LINEAR:
+    if leaf in LINEAR and name not in roles.bcos:
         module.set_bcos(b=1.0)
         return f"B = 1, {LINEAR[leaf]}"
     if is_stem:

@@ -20,11 +20,13 @@ from torch import nn
 from transformers.dynamic_module_utils import get_relative_import_files
 
 
-# how a class name ends -> the Auto class that serves it
+# how a class name ends -> the Auto class that serves it; the first that fits
 AUTO_CLASSES = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
     "ForTokenClassification": "AutoModelForTokenClassification",
     "ForMaskedLM": "AutoModelForMaskedLM",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
     "ForImageClassification": "AutoModelForImageClassification",
     "Backbone": "AutoBackbone",
     "Model": "AutoModel",
@@ -34,7 +36,8 @@ AUTO_CLASSES = {
 def classes_of(module) -> dict[str, type]:
     """Auto class name -> B-cos model class, of a family's modeling module."""
     models = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__ and hasattr(cls, "config_class")]
-    named = {auto: cls for cls in models for end, auto in AUTO_CLASSES.items() if cls.__name__.endswith(end)}
+    served = {cls: next((auto for end, auto in AUTO_CLASSES.items() if cls.__name__.endswith(end)), None) for cls in models}
+    named = {auto: cls for cls, auto in served.items() if auto}
     zero_shot = next((cls for cls in named.values() if getattr(cls, "zero_shot", False)), None)
     return named if zero_shot is None else {**named, "AutoModelForZeroShotImageClassification": zero_shot}
 

@@ -114,7 +114,19 @@ class BcosTextConfigMixin(BcosConfigMixin):
         if self.input_encoding != "none" or self.head_before_pooling:
             raise ValueError("input_encoding and head_before_pooling are for pictures: expected 'none' and False in a language model.")
         if getattr(self, "is_decoder", False) or getattr(self, "add_cross_attention", False):
-            raise ValueError("is_decoder, add_cross_attention: expected False, this is an encoder; decoder-only use is not supported.")
+            raise ValueError("is_decoder, add_cross_attention: expected False; an encoder used as a decoder, and cross-attention, are not supported.")
+
+
+@dataclass(repr=False, kw_only=True)
+class BcosDecoderConfigMixin(BcosTextConfigMixin):
+    """As `BcosTextConfigMixin`, for causal language models: B = 1.1, the published choice.
+
+    Attributes:
+        convert_lm_head: the language model head, by default a plain linear layer, becomes a B-cos layer too.
+    """
+
+    b: float | int | list[float | int] = 1.1
+    convert_lm_head: bool = False
 
 
 @dataclass(repr=False, kw_only=True)

@@ -27,15 +27,18 @@ _borrowing = threading.RLock()
 
 
 @contextmanager
-def leaf_at(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Cut the graph at the output of `module`; the list holds it, a leaf, after the forward pass."""
+def leaf_at(module: nn.Module, before: bool = False) -> Iterator[list[Tensor]]:
+    """Cut the graph at the output of `module`, or `before` it at its first argument; the list holds it, a leaf, after the forward pass."""
     leaf = []
 
-    def cut(module, args, output: Tensor) -> Tensor:
-        leaf.append(output.detach().requires_grad_())
+    def cut(x: Tensor) -> Tensor:
+        leaf.append(x.detach().requires_grad_())
         return leaf[0]
 
-    hook = module.register_forward_hook(cut)
+    if before:
+        hook = module.register_forward_pre_hook(lambda module, args: (cut(args[0]), *args[1:]))
+    else:
+        hook = module.register_forward_hook(lambda module, args, output: cut(output))
     try:
         yield leaf
     finally:

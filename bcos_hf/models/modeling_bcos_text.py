@@ -1,4 +1,4 @@
-"""explain() for text encoders: contributions of the tokens to a logit.
+"""explain() for texts: contributions of the tokens to a logit.
 
 The explained input is the output of the embedding layer (word + position + type, normalised), so that a model without biases leaves nothing over: the
 contributions of the tokens are the logit. Source: Wang et al., TMLR 2025 (arXiv 2502.12992) section 3; their score is the mean over the hidden
@@ -23,11 +23,23 @@ def _check_input(embeddings: nn.Module, args: tuple, kwargs: dict) -> None:
 
 
 class BcosTextModelMixin(BcosModelMixin):
-    """`BcosModelMixin` for encoders with an `embeddings` module."""
+    """`BcosModelMixin` for encoders with an `embeddings` module; decoders override what differs."""
 
     def __init__(self, config, *args, **kwargs) -> None:
         super().__init__(config, *args, **kwargs)
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        """Texts that are too long raise an error, in every forward pass."""
         self.base_model.embeddings.register_forward_pre_hook(_check_input, with_kwargs=True)
+
+    def _explained_input(self):
+        """A context that makes a leaf of what contributions are contributions of."""
+        return leaf_at(self.base_model.embeddings)
+
+    def _explained_logits(self, inputs: dict[str, Tensor], position: Tensor | None) -> Tensor:
+        """Logits [N, C] of inputs that are padded on the right."""
+        return self._class_logits(self(**inputs), position)
 
     def explain(self, targets=None, contrast=None, position=None, tokenizer=None, return_weights=True, chunk=None, **inputs) -> Explanation:
         """Explain logits exactly, by the contributions of the tokens.
@@ -56,8 +68,8 @@ class BcosTextModelMixin(BcosModelMixin):
         if position is not None and order is not None:
             position = order.argsort(1).gather(1, position[:, None])[:, 0]
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), leaf_at(self.base_model.embeddings) as leaf:
-            logits = self._class_logits(self(**aligned), position)
+        with self._explaining(probe), self._explained_input() as leaf:
+            logits = self._explained_logits(aligned, position)
             made = explained(logits, leaf[0], probe, targets, contrast, chunk=chunk)
         made = replace(
             made,
