@@ -8,7 +8,7 @@ import transformers
 from captum import attr
 from captum._utils.models.linear_model import SkLearnRidge
 from captum.attr._core.lime import get_exp_kernel_similarity_function
-from conftest import EMBEDDERS, batch_of, tiny
+from conftest import DECODERS, EMBEDDERS, TEXT, batch_of, tiny
 from torch.nn import functional as F
 
 from bcos_hf import bcosify
@@ -19,7 +19,8 @@ from bcos_hf.metrics.pixel_perturbation import blurred
 from bcos_hf.models.modeling_bcos_image_text import unit
 
 
-KINDS = ["text", "picture", "prompt", "transformer"]
+KINDS = ["text", "next token", "picture", "prompt", "transformer"]
+TEXTS = ("text", "next token")
 TARGETS = torch.tensor([[0, 2], [1, 0], [2, 1]])
 
 
@@ -91,6 +92,12 @@ def case(kind):
             rows.append(model.bert.embeddings(ids[None, :length]).detach())
             functions.append(lambda x: model.classifier(model.bert.pooler(model.bert.encoder(x).last_hidden_state)))
         return model, batch, rows, functions
+    if kind == "next token":
+        model, batch = tiny("gpt2", "causal"), batch_of("gpt2")
+        words, positions = model.transformer.wte.weight.detach(), model.transformer.wpe.weight.detach()
+        lengths = batch["attention_mask"].sum(1).tolist()
+        rows = [words[ids[None, :length]] + positions[:length] for ids, length in zip(batch["input_ids"], lengths, strict=True)]
+        return model, batch, rows, [lambda x: model(inputs_embeds=x - positions[: x.shape[1]]).logits[:, -1]] * 3
     model = prompted("dual_encoder") if kind == "prompt" else tiny("resnet" if kind == "picture" else "vit")
     x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -150,7 +157,7 @@ DIRECT = {
     "kernel_shap": lambda f, x, target: attr.KernelShap(f).attribute(x, target=target, n_samples=30, feature_mask=parts_of(x)[0]).to(x.dtype),
 }
 OPTIONS = dict(steps=7, samples=30, noise=0.2, seed=5, cell=2)
-REFUSED = {("text", "deep_lift"), ("text", "guided_backprop"), ("prompt", "deep_lift"), ("transformer", "deep_lift"), ("transformer", "guided_backprop")}
+REFUSED = {(kind, method) for kind in (*TEXTS, "transformer") for method in ("deep_lift", "guided_backprop")} | {("prompt", "deep_lift")}
 
 
 @pytest.mark.filterwarnings("ignore:Setting:UserWarning", "ignore:Input Tensor:UserWarning")
@@ -158,7 +165,7 @@ REFUSED = {("text", "deep_lift"), ("text", "guided_backprop"), ("prompt", "deep_
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_is_captum_s_own_call_for_each_input_alone(method, kind):
     model, batch, rows, functions = case(kind)
-    options = OPTIONS | ({"window": 2} if method == "occlusion" and kind != "text" else {})
+    options = OPTIONS | ({"window": 2} if method == "occlusion" and kind not in TEXTS else {})
     if (kind, method) in REFUSED:
         with pytest.raises(ValueError, match=method):
             captum_explanation(method, model, TARGETS, **batch, **options)
@@ -176,9 +183,9 @@ def test_a_method_is_captum_s_own_call_for_each_input_alone(method, kind):
             torch.manual_seed(5)
             slow = DIRECT[method](f, x.clone().requires_grad_(), target).detach()
             if METHODS[method].switches:
-                slow = slow[:, :, 0] if kind == "text" else slow[:, 0] / parts_of(x)[1]
+                slow = slow[:, :, 0] if kind in TEXTS else slow[:, 0] / parts_of(x)[1]
             else:
-                slow = slow.sum(-1 if kind == "text" else 1)
+                slow = slow.sum(-1 if kind in TEXTS else 1)
             ours = made.contributions[row, k]
             length = slow.shape[-1]
             torch.testing.assert_close(ours[..., :length], slow[0], rtol=1e-5, atol=1e-6)  # captum's switches are float32
@@ -227,9 +234,9 @@ def test_targets_share_the_forward_passes(method):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("family", ["bert", "resnet", "vit", "clip"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "resnet", "vit", "clip"])
 def test_every_baseline_has_the_call_of_explain_or_says_why_not(name, family):
-    model, batch = (prompted("clip"), batch_of("vit")) if family == "clip" else (tiny(family), batch_of(family))
+    model, batch = (prompted("clip"), batch_of("vit")) if family == "clip" else (tiny(family, "causal" if family in DECODERS else None), batch_of(family))
     options = {"samples": 5, "steps": 3} if name in METHODS else {}
     try:
         made = BASELINES[name](model, targets=TARGETS, contrast=1, **batch, **options)
@@ -238,7 +245,7 @@ def test_every_baseline_has_the_call_of_explain_or_says_why_not(name, family):
         wanting = {"deep_lift", "guided_backprop", "grad_cam"} if family != "resnet" else {"attention_rollout"}
         assert name in wanting
         return
-    assert made.contributions.shape == (3, 2, *(batch["input_ids"].shape[1:] if family == "bert" else (16, 16)))
+    assert made.contributions.shape == (3, 2, *(batch["input_ids"].shape[1:] if family in TEXT else (16, 16)))
     torch.testing.assert_close(made.contributions.flatten(2).sum(-1) + made.residual, made.explained_logits)
     assert made.explained_logits[1, 0] == made.explained_logits[2, 1] == 0  # class 1 rather than class 1
     first = BASELINES[name](model, targets=TARGETS[:1], contrast=1, **{key: value[:1] for key, value in batch.items()}, **options)
@@ -250,6 +257,8 @@ def test_what_is_missing_is_said(monkeypatch):
     model, batch = tiny("bert"), batch_of("bert")
     with pytest.raises(ValueError, match="at least two tokens"):
         captum_explanation("lime", model, 0, input_ids=batch["input_ids"][:, :1])
+    with pytest.raises(ValueError, match="logits at every token"):
+        input_x_gradient(tiny("bert", "mlm"), 0, **batch)
     with pytest.raises(ValueError, match="CNNs only"):
         grad_cam(model, **batch)
     with pytest.raises(ValueError, match="transformer"):
@@ -291,7 +300,7 @@ def rolled_out_slowly(attentions):
     return flow
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "vit", "deit", "clip"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2", "vit", "deit", "clip"])
 def test_attention_rollout(family):
     model, batch = tiny(family), batch_of(family)
     made = attention_rollout(model, targets=TARGETS, **batch)
@@ -299,7 +308,8 @@ def test_attention_rollout(family):
     model.set_attn_implementation("eager")
     attentions = getattr(model, "vision_model", model)(**batch, output_attentions=True).attentions
     for row in range(3):
-        flow = rolled_out_slowly([attention[row] for attention in attentions])[0]
+        read = int(batch["attention_mask"][row].sum()) - 1 if family in DECODERS else 0
+        flow = rolled_out_slowly([attention[row] for attention in attentions])[read]
         if "input_ids" not in batch:
             flow = F.interpolate(flow[-16:].view(1, 1, 4, 4), size=(16, 16), mode="bilinear", align_corners=False)[0, 0]
         for k in range(2):

@@ -5,9 +5,11 @@ import warnings
 import pytest
 import torch
 from conftest import DECODERS, batch_of, same, tiny
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from bcos_hf import bcosify
+from bcos_hf.hub.usage import run_usage, task_of
 
 
 @pytest.fixture(params=sorted(DECODERS))
@@ -99,3 +101,22 @@ def test_gradients_of_ones_own_reach_the_norms_in_explanation_mode():
         hidden = model.model(**batch).last_hidden_state / norm.weight
     grad = (hidden * model.lm_head.weight.sum(0)).sum((0, 1))
     torch.testing.assert_close(norm.weight.grad, grad, rtol=1e-6, atol=1e-8)
+
+
+def tokenizer_of(vocabulary: int) -> PreTrainedTokenizerFast:
+    """Words 'w0', 'w1', ..., of which the first is padding."""
+    made = Tokenizer(models.WordLevel({f"w{number}": number for number in range(vocabulary)}, unk_token="w0"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="w0", unk_token="w0", model_input_names=["input_ids", "attention_mask"])
+
+
+def test_the_example_of_a_card_runs(decoder, tmp_path):
+    model = bcosify(tiny(decoder, "causal")).float()
+    model.save_pretrained(tmp_path)
+    tokenizer_of(90).save_pretrained(tmp_path)
+    usage = run_usage(model, tmp_path, "org/model", "w7 w8 w9")
+    explanation = model.explain(input_ids=torch.tensor([[7, 8, 9]]))
+    first, *tokens = usage.output.splitlines()
+    assert first == f"'w{explanation.targets.item()}' {explanation.explained_logits.item():.3f} = {explanation.constant.item():.3f} (constant)"
+    assert tokens == [f"{value:+.3f} w{number}" for value, number in zip(explanation.contributions[0, 0].tolist(), (7, 8, 9), strict=True)]
+    assert task_of(model)[0] == "text-generation" and 'AutoModelForCausalLM.from_pretrained("org/model")' in usage.code

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bcos_hf.models.bcos_explanation import Explanation
+from bcos_hf.models.bcos_text import input_of, last_tokens
 
 from .input_x_gradient import input_x_gradient, on_device
 
@@ -37,7 +38,7 @@ def rolled_out(attentions: list[Tensor]) -> Tensor:
 
 
 def attention_rollout(model, targets=None, contrast=None, **inputs: Tensor) -> Explanation:
-    """Explain a transformer after the fact, by what arrives at the token that the class is read from: the first, or of pictures without one all, on average.
+    """Explain a transformer after the fact, by what arrives at the token that is read: the first, of decoders the last, of pictures without one all.
 
     Args:
         model, targets, contrast, **inputs: as `input_x_gradient` takes them; of pictures the map is enlarged from patches to pixels.
@@ -53,7 +54,8 @@ def attention_rollout(model, targets=None, contrast=None, **inputs: Tensor) -> E
         raise ValueError(f"attention_rollout: expected a transformer that gives its attention probabilities; a {type(tower).__name__} gives none.")
     flow, found = rolled_out(attentions), made.contributions
     if found.dim() == 3:
-        map_ = flow[:, 0]
+        decoder, mask = input_of(model.base_model)[1], inputs.get("attention_mask", flow.new_ones(flow.shape[:2]))
+        map_ = flow[torch.arange(len(flow)), last_tokens(mask)] if decoder else flow[:, 0]
     else:
         rows, columns = (side // tower.config.patch_size for side in found.shape[-2:])
         special = flow.shape[1] - rows * columns

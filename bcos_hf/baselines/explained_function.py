@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from bcos_hf.metrics.pixel_perturbation import FILLS
 from bcos_hf.models.bcos_explanation import Explanation, explained_logits
-from bcos_hf.models.modeling_bcos import leaf_at
+from bcos_hf.models.bcos_text import input_of, last_tokens
+from bcos_hf.models.modeling_bcos import changed_at, leaf_at
 
 
 class Explained(nn.Module):
@@ -32,11 +33,23 @@ class Explained(nn.Module):
         named = {**dict(zip(self.names, inputs, strict=True)), **self.fixed}
         if value.dim() == 4:
             return self.model(pixel_values=value, **named).logits
-        hook = self.model.base_model.embeddings.register_forward_hook(lambda module, args, output: value)
-        try:
-            return self.model(**named).logits
-        finally:
-            hook.remove()
+        with changed_at(lambda x: value, *input_of(self.model.base_model)):
+            return logits_of(self.model, named)
+
+
+def logits_of(model: nn.Module, inputs: dict) -> Tensor:
+    """Logits [N, C] of a classifier, or of a causal language model those of the token that comes next.
+
+    Raises:
+        ValueError: another head with logits at every token.
+    """
+    logits = model(**inputs).logits
+    if logits.dim() == 2:
+        return logits
+    if not model.can_generate():
+        raise ValueError(f"expected a classifier of whole texts or pictures, or a causal language model; a {type(model).__name__} has logits at every token.")
+    mask = inputs.get("attention_mask")
+    return logits[:, -1] if mask is None else logits[torch.arange(len(mask), device=mask.device), last_tokens(mask)]
 
 
 def switches(x: Tensor, cell: int) -> Tensor:
@@ -61,8 +74,8 @@ def shared_out(values: Tensor, x: Tensor, cell: int) -> Tensor:
 
 @torch.no_grad()
 def embedded(model: nn.Module, inputs: dict) -> Tensor:
-    """The output [N, L, D] of the embedding layer."""
-    with leaf_at(model.base_model.embeddings) as leaf:
+    """The explained input [N, L, D] of a text."""
+    with leaf_at(*input_of(model.base_model)) as leaf:
         model(**inputs)
     return leaf[0].detach()
 

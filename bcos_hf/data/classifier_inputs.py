@@ -29,7 +29,7 @@ class TextRows:
 
     def __init__(self, model, tokenizer, columns: TextColumns, split: str) -> None:
         self.tokenizer, self.split, self.skipped = tokenizer, split, 0
-        self.limit = min(tokenizer.model_max_length, positions_of(model.base_model.embeddings))
+        self.limit = min(tokenizer.model_max_length, positions_of(model.base_model))
         self.names = {"text": columns.text, **({} if columns.second_text is None else {"second_text": columns.second_text})}
 
     def prepared(self, rows: Dataset | IterableDataset) -> Dataset | IterableDataset:

@@ -7,16 +7,20 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from bcos_hf.models.bcos_saving import auto_class_of
+
 
 # code with room for the Auto class, the repository and the example
 TEXT = (Path(__file__).parent / "usage_text.txt").read_text(encoding="utf-8").rstrip()
+CAUSAL = (Path(__file__).parent / "usage_causal.txt").read_text(encoding="utf-8").rstrip()
 IMAGE = (Path(__file__).parent / "usage_image.txt").read_text(encoding="utf-8").rstrip()
-# how a class name ends -> (pipeline tag, code with an example; None: no logits that one text or picture has)
+# Auto class -> (pipeline tag, code with an example; None: no logits that one text or picture has)
 TASKS = {
-    "ForSequenceClassification": ("text-classification", TEXT),
-    "ForTokenClassification": ("token-classification", None),
-    "ForMaskedLM": ("fill-mask", None),
-    "ForImageClassification": ("image-classification", IMAGE),
+    "AutoModelForSequenceClassification": ("text-classification", TEXT),
+    "AutoModelForTokenClassification": ("token-classification", None),
+    "AutoModelForMaskedLM": ("fill-mask", None),
+    "AutoModelForCausalLM": ("text-generation", CAUSAL),
+    "AutoModelForImageClassification": ("image-classification", IMAGE),
 }
 
 
@@ -33,9 +37,8 @@ def task_of(model) -> tuple[str, str | None]:
     """Pipeline tag of a model, and the code that shows its use."""
     if getattr(model, "zero_shot", False):
         return "zero-shot-image-classification", None
-    name = type(model).__name__
     modality = "image-feature-extraction" if getattr(model, "main_input_name", "") == "pixel_values" else "feature-extraction"
-    return next((task for end, task in TASKS.items() if name.endswith(end)), (modality, None))
+    return TASKS.get(auto_class_of(type(model)), (modality, None))
 
 
 def run_usage(model, folder: Path, repo_id: str, example: str | Path) -> Usage:
@@ -45,7 +48,7 @@ def run_usage(model, folder: Path, repo_id: str, example: str | Path) -> Usage:
         RuntimeError: it failed, with what it said: a folder that cannot be used is not one to push.
     """
     _, template = task_of(model)
-    auto = next(f"AutoModel{end}" for end in TASKS if type(model).__name__.endswith(end))
+    auto = auto_class_of(type(model))
     picture = template is IMAGE
     shown = template.format(auto=auto, repo=repo_id, example="example.png" if picture else str(example))
     run = template.format(auto=auto, repo=str(folder.resolve()), example=str(Path(example).resolve()) if picture else str(example))

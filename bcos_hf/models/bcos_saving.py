@@ -33,11 +33,15 @@ AUTO_CLASSES = {
 }
 
 
+def auto_class_of(model_class: type) -> str | None:
+    """The name of the Auto class that serves a model class; None if none does."""
+    return next((auto for end, auto in AUTO_CLASSES.items() if model_class.__name__.endswith(end)), None)
+
+
 def classes_of(module) -> dict[str, type]:
     """Auto class name -> B-cos model class, of a family's modeling module."""
     models = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__ and hasattr(cls, "config_class")]
-    served = {cls: next((auto for end, auto in AUTO_CLASSES.items() if cls.__name__.endswith(end)), None) for cls in models}
-    named = {auto: cls for cls, auto in served.items() if auto}
+    named = {auto_class_of(cls): cls for cls in models if auto_class_of(cls)}
     zero_shot = next((cls for cls in named.values() if getattr(cls, "zero_shot", False)), None)
     return named if zero_shot is None else {**named, "AutoModelForZeroShotImageClassification": zero_shot}
 

@@ -53,16 +53,36 @@ def as_given(x: Tensor, order: Tensor | None, dim: int) -> Tensor:
     return x.gather(dim, index.expand_as(x))
 
 
-def positions_of(embeddings: nn.Module) -> int:
-    """How many tokens a text may have (RoBERTa starts to count after its padding index)."""
-    table = embeddings.position_embeddings
+def last_tokens(mask: Tensor) -> Tensor:
+    """Where the last token of each text is, [N], of an attention mask [N, L] with padding on either side."""
+    return mask.shape[1] - 1 - mask.bool().int().flip(1).argmax(1)
+
+
+def input_of(base_model: nn.Module) -> tuple[nn.Module, bool]:
+    """Where the explained input of a language model is: at the output of an encoder's embeddings (False), or before the first layer of a decoder (True)."""
+    embeddings = getattr(base_model, "embeddings", None)
+    if embeddings is not None:
+        return embeddings, False
+    return (base_model.h if hasattr(base_model, "h") else base_model.layers)[0], True
+
+
+def position_table(base_model: nn.Module) -> nn.Embedding | None:
+    """A language model's position embeddings; None where there are none, as in Llama."""
+    return getattr(getattr(base_model, "embeddings", None), "position_embeddings", None) or getattr(base_model, "wpe", None)
+
+
+def positions_of(base_model: nn.Module) -> int:
+    """How many tokens a text may have (RoBERTa starts to count after its padding index), or was meant to have in a model without position embeddings."""
+    table = position_table(base_model)
+    if table is None:
+        return base_model.config.max_position_embeddings
     return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
-def check_length(embeddings: nn.Module, length: int) -> None:
-    """Raise a ValueError for a text of more tokens than the model has positions."""
-    positions = positions_of(embeddings)
-    if length > positions:
+def check_length(base_model: nn.Module, length: int) -> None:
+    """Raise a ValueError for a text of more tokens than the model has position embeddings."""
+    positions = positions_of(base_model)
+    if position_table(base_model) is not None and length > positions:
         raise ValueError(
             f"expected at most {positions} tokens, as many as the model has positions, got {length}; tokenize with truncation=True, max_length={positions}."
         )

@@ -4,7 +4,7 @@ A family is `class BcosXForY(BcosModelMixin, XForY)` with a `config_class`; the 
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,22 +27,29 @@ _borrowing = threading.RLock()
 
 
 @contextmanager
+def changed_at(change: Callable[[Tensor], Tensor], module: nn.Module, before: bool = False) -> Iterator[None]:
+    """The output of `module`, or `before` it its first argument, goes through `change`."""
+    if before:
+        hook = module.register_forward_pre_hook(lambda module, args: (change(args[0]), *args[1:]))
+    else:
+        hook = module.register_forward_hook(lambda module, args, output: change(output))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def leaf_at(module: nn.Module, before: bool = False) -> Iterator[list[Tensor]]:
-    """Cut the graph at the output of `module`, or `before` it at its first argument; the list holds it, a leaf, after the forward pass."""
+    """Cut the graph where `changed_at` changes; the list holds what was there, a leaf, after the forward pass."""
     leaf = []
 
     def cut(x: Tensor) -> Tensor:
         leaf.append(x.detach().requires_grad_())
         return leaf[0]
 
-    if before:
-        hook = module.register_forward_pre_hook(lambda module, args: (cut(args[0]), *args[1:]))
-    else:
-        hook = module.register_forward_hook(lambda module, args, output: cut(output))
-    try:
+    with changed_at(cut, module, before):
         yield leaf
-    finally:
-        hook.remove()
 
 
 class BcosModelMixin:

@@ -6,10 +6,10 @@ Wang et al., TMLR 2025 (arXiv 2502.12992) section 6; their GPT-2 counts the word
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .bcos_conversion import Roles
-from .modeling_bcos import leaf_at
+from .bcos_text import last_tokens
 from .modeling_bcos_text import BcosTextModelMixin
 
 
@@ -17,22 +17,14 @@ class BcosDecoderModelMixin(BcosTextModelMixin):
     """`BcosTextModelMixin` for decoders. Of a language model `targets` and `contrast` are tokens, and `position` None is each text's last token."""
 
     roles = Roles(logits=("score",))
-    blocks = "layers"  # the name of the base model's list of layers
 
     @property
     def _roles(self) -> Roles:
         return replace(self.roles, bcos=("lm_head",)) if self.config.convert_lm_head else self.roles
 
-    def _check_lengths(self) -> None:
-        """Positions without a table, as Llama has them, have no end."""
-
-    def _explained_input(self):
-        first: nn.Module = getattr(self.base_model, self.blocks)[0]
-        return leaf_at(first, before=True)
-
     def _position(self, position, tokenizer, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
         if position is None:
-            position = mask.shape[1] - 1 - mask.bool().int().flip(1).argmax(1)
+            position = last_tokens(mask)
         return super()._position(position, tokenizer, inputs, mask)
 
     def _explained_logits(self, inputs: dict[str, Tensor], position: Tensor) -> Tensor:
@@ -46,12 +38,3 @@ class BcosDecoderModelMixin(BcosTextModelMixin):
                 f"{self.config.pad_token_id}. Set it, or give texts of one length, without padding."
             )
         return self._class_logits(self(**inputs, use_cache=False), position)
-
-
-def check_positions(table: nn.Embedding, args: tuple[Tensor, ...]) -> None:
-    """A pre-hook of GPT-2's position embeddings: raise a ValueError for a text of more tokens than there are."""
-    if args[0].shape[-1] > table.num_embeddings:
-        raise ValueError(
-            f"expected at most {table.num_embeddings} tokens, as many as the model has positions, got {args[0].shape[-1]}; tokenize with truncation=True, "
-            f"max_length={table.num_embeddings}."
-        )

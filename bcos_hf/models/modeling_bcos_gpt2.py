@@ -3,15 +3,11 @@
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
 
 from .configuration_bcos_gpt2 import BcosGPT2Config
-from .modeling_bcos_decoder import BcosDecoderModelMixin, check_positions
+from .modeling_bcos_decoder import BcosDecoderModelMixin
 
 
 class _BcosGPT2(BcosDecoderModelMixin):
     config_class = BcosGPT2Config
-    blocks = "h"
-
-    def _check_lengths(self) -> None:
-        self.base_model.wpe.register_forward_pre_hook(check_positions)
 
 
 class BcosGPT2Model(_BcosGPT2, GPT2Model):

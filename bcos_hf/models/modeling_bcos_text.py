@@ -12,30 +12,22 @@ from torch import Tensor, nn
 
 from .bcos_explaining import explained
 from .bcos_explanation import Explanation
-from .bcos_text import as_given, attention_mask_of, check_length, right_padded, with_tokens
+from .bcos_text import as_given, attention_mask_of, check_length, input_of, right_padded, with_tokens
 from .modeling_bcos import BcosModelMixin, leaf_at
 
 
-def _check_input(embeddings: nn.Module, args: tuple, kwargs: dict) -> None:
+def _check_input(base_model: nn.Module, args: tuple, kwargs: dict) -> None:
     tokens = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
     if tokens is not None and tokens.dim() > 1:
-        check_length(embeddings, tokens.shape[1])
+        check_length(base_model, tokens.shape[1])
 
 
 class BcosTextModelMixin(BcosModelMixin):
-    """`BcosModelMixin` for encoders with an `embeddings` module; decoders override what differs."""
+    """`BcosModelMixin` for language models."""
 
     def __init__(self, config, *args, **kwargs) -> None:
         super().__init__(config, *args, **kwargs)
-        self._check_lengths()
-
-    def _check_lengths(self) -> None:
-        """Texts that are too long raise an error, in every forward pass."""
-        self.base_model.embeddings.register_forward_pre_hook(_check_input, with_kwargs=True)
-
-    def _explained_input(self):
-        """A context that makes a leaf of what contributions are contributions of."""
-        return leaf_at(self.base_model.embeddings)
+        self.base_model.register_forward_pre_hook(_check_input, with_kwargs=True)
 
     def _explained_logits(self, inputs: dict[str, Tensor], position: Tensor | None) -> Tensor:
         """Logits [N, C] of inputs that are padded on the right."""
@@ -68,7 +60,7 @@ class BcosTextModelMixin(BcosModelMixin):
         if position is not None and order is not None:
             position = order.argsort(1).gather(1, position[:, None])[:, 0]
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), self._explained_input() as leaf:
+        with self._explaining(probe), leaf_at(*input_of(self.base_model)) as leaf:
             logits = self._explained_logits(aligned, position)
             made = explained(logits, leaf[0], probe, targets, contrast, chunk=chunk)
         made = replace(

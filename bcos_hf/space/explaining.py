@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bcos_hf.metrics import class_embeddings
 from bcos_hf.models.bcos_explanation import Explanation
+from bcos_hf.models.bcos_text import positions_of
 from bcos_hf.visualization import text_to_html
 from bcos_hf.visualization.image_reading import ImageReading, read_image
 from bcos_hf.visualization.page import equation, facts, legend
@@ -74,10 +75,9 @@ def picture_page(loaded: Loaded, content: bytes | None, target: int | None = Non
 
 def text_page(loaded: Loaded, text: str | None, target: int | None = None, contrast: int | str | None = None) -> str:
     """Why a text is of class `target`, by its words; what is longer than the model reads is cut off, and the page says so."""
-    positions = loaded.model.base_model.embeddings.position_embeddings
-    room = positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1)  # RoBERTa counts from after its padding
     text = checked_text(text)
-    given = loaded.tokenizer(text, return_tensors="pt", truncation=True, max_length=min(loaded.tokenizer.model_max_length, room))
+    room = min(loaded.tokenizer.model_max_length, positions_of(loaded.model.base_model))
+    given = loaded.tokenizer(text, return_tensors="pt", truncation=True, max_length=room)
     made = loaded.model.explain(**given, **classes(loaded, target, contrast), tokenizer=loaded.tokenizer, return_weights=False).merge_words()
     seen, whole = given["input_ids"].shape[1], len(loaded.tokenizer(text, verbose=False)["input_ids"])
     title = f"The model reads the first {seen:,} of {whole:,} tokens" if seen < whole else None
