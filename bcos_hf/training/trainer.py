@@ -24,7 +24,9 @@ class _EpochCallback(TrainerCallback):
 
 
 class BcosTrainer(Trainer):
-    """Trainer with `bce_loss`. `off_labels`: "zero" (language models) or "uniform" (vision). `batch_augmentation`: (pixel_values, labels) -> the same, mixed.
+    """Trainer with `bce_loss`.
+
+    `off_labels`: "zero" (texts) or "uniform" (vision); None: the model's own loss. `batch_augmentation`: (pixel_values, labels) -> the same, mixed.
 
     Gradient accumulation: the loss is the mean of each micro-batch, so Trainer must divide it by their number (`loss_is_scaled_for_ga`).
 
@@ -32,15 +34,18 @@ class BcosTrainer(Trainer):
     all have as many batches. Set accelerator_config's dispatch_batches to have it another way.
     """
 
-    def __init__(self, *args, off_labels: str = "zero", batch_augmentation=None, **kwargs) -> None:
+    def __init__(self, *args, off_labels: str | None = "zero", batch_augmentation=None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.off_labels, self.batch_augmentation = off_labels, batch_augmentation
-        self.model_accepts_loss_kwargs = False
-        self.loss_is_scaled_for_ga = False
+        if off_labels is not None:
+            self.model_accepts_loss_kwargs = False
+            self.loss_is_scaled_for_ga = False
         self.add_callback(_EpochCallback())
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Mean binary cross entropy; `num_items_in_batch` is left to Trainer's own division."""
+        if self.off_labels is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         loss = bce_loss(outputs["logits"], labels, self.off_labels)
