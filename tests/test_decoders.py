@@ -119,4 +119,6 @@ def test_the_example_of_a_card_runs(decoder, tmp_path):
     first, *tokens = usage.output.splitlines()
     assert first == f"'w{explanation.targets.item()}' {explanation.explained_logits.item():.3f} = {explanation.constant.item():.3f} (constant)"
     assert tokens == [f"{value:+.3f} w{number}" for value, number in zip(explanation.contributions[0, 0].tolist(), (7, 8, 9), strict=True)]
+    shown = model.explain(input_ids=torch.tensor([[7, 8, 9]]), targets=12, tokenizer=tokenizer_of(80))  # a head that is larger than the vocabulary
+    assert len(shown.labels) == 90 and (shown.labels[12], shown.labels[85]) == ("w12", "token 85") and "w12" in shown.to_html()
     assert task_of(model)[0] == "text-generation" and 'AutoModelForCausalLM.from_pretrained("org/model")' in usage.code

@@ -89,10 +89,16 @@ def check_length(base_model: nn.Module, length: int) -> None:
 
 
 def with_tokens(explanation, tokenizer, input_ids: Tensor, attention_mask: Tensor | None = None):
-    """`explanation` with the display texts and words of its inputs [N, L], for showing and for merging pieces into words."""
+    """`explanation` with the display texts and words of its inputs [N, L], for showing and for merging pieces into words.
+
+    Where the classes are the tokens of the vocabulary, they are called as it writes them.
+    """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     tokens, starts, words = display_tokens(tokenizer, input_ids, mask)
-    return replace(explanation, tokens=tokens, starts=starts, words=words)
+    labels, classes = explanation.labels, explanation.logits.shape[1]
+    if labels is None and classes >= tokenizer.vocab_size:  # a head may be larger than the vocabulary
+        labels = [token or f"token {number}" for number, token in enumerate(tokenizer.convert_ids_to_tokens(list(range(classes))))]
+    return replace(explanation, tokens=tokens, starts=starts, words=words, labels=labels)
 
 
 def display_tokens(tokenizer, input_ids: Tensor, mask: Tensor) -> tuple[list[list[str]], list[list[bool]], list[list[int]]]:

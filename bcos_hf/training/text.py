@@ -11,7 +11,7 @@ from .trainer import BcosTrainer, accuracy
 
 
 # what the families call their probabilities
-DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
 def load_model(args: ModelArguments, names: list[str]):
@@ -19,10 +19,14 @@ def load_model(args: ModelArguments, names: list[str]):
     source = minilm_folder() if args.model_name_or_path == "minilm" else args.model_name_or_path
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
     tokenizer, config = AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
-    dropout = {} if args.dropout is None else {name: args.dropout for name in DROPOUT if hasattr(config, name)}
+    common = {} if args.dropout is None else {name: args.dropout for name in DROPOUT if hasattr(config, name)}
+    if tokenizer.pad_token_id is None:  # GPT-2's and Llama's have none
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.pad_token_id is None:
+        common["pad_token_id"] = tokenizer.pad_token_id
     if args.conventional:
-        return AutoModelForSequenceClassification.from_pretrained(source, **labels, **dropout), tokenizer
-    fields = {**dropout, "b": args.b, "weight_norm": args.weight_norm, "use_bias": args.use_bias, "learnable_b": args.b_schedule == "learnable"}
+        return AutoModelForSequenceClassification.from_pretrained(source, **labels, **common), tokenizer
+    fields = {**common, "b": args.b, "weight_norm": args.weight_norm, "use_bias": args.use_bias, "learnable_b": args.b_schedule == "learnable"}
     return bcosify(source, auto_class=AutoModelForSequenceClassification, **labels, **fields), tokenizer
 
 
