@@ -27,11 +27,11 @@ def _beats_all(run: dict, claim: dict) -> tuple[float, bool, str]:
 
 
 def _steps(run: dict, claim: dict) -> tuple[float, bool, str]:
-    """Share of the steps after which `of` has the accuracy that `against` ends with."""
+    """Share of the steps after which `of` is seen to have the accuracy that `against` ends with."""
     history = run["history"]
     last, goal = history[claim["against"]][-1]
     reached = next((step for step, accuracy in history[claim["of"]] if accuracy >= goal), float("inf"))
-    return reached / last, reached / last <= claim["share"], claim["against"]
+    return reached / last, reached / last <= claim["share"], f"{claim['against']}, seen every {history[claim['of']][0][0]} of {last} steps"
 
 
 # kind of a claim -> what judges a run: the number that it is about, whether it holds, and the model or the method that it is measured by
