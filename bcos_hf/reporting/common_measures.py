@@ -41,6 +41,7 @@ def cost(subject: Subject, subjects: dict[str, Subject], count: int) -> dict:
     made = {}
     for name, explain in subject.explainers.items():
         ratios = []
+        explanation(explain, next(subject.batches(count, size=1))[0])  # the first call of all loads what a GPU loads lazily
         for inputs, _ in subject.batches(count, size=1):
             forward(inputs)  # the first of a shape is slower
             ratios.append(seconds(explanation, explain, inputs) / seconds(forward, inputs))

@@ -8,6 +8,7 @@ from bcos_hf.visualization.figures import FOR, literal, new_figure, write_figure
 
 
 WIDTH, ROW, HEAD = 3.6, 0.24, 0.9  # inches: a panel, an explanation, title and numbers
+ACROSS = 4  # panels beside each other
 GREY, INK = "#d1d5db", "#374151"
 
 
@@ -30,15 +31,17 @@ def plot_experiment(result: dict, path: str | os.PathLike | None = None):
     panels = len(measures) + bool(curves)
     if not panels:
         raise ValueError(f"{result['name']}: expected measures or accuracies along the training, got neither; there is nothing to draw.")
-    height = HEAD + ROW * max(len(rows), 8)
-    figure = new_figure(WIDTH * panels + 1.2, height)
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    for axis, measure in zip(axes, measures, strict=False):
+    across, down = min(panels, ACROSS), -(-panels // ACROSS)
+    figure = new_figure(WIDTH * across + 1.2, down * (HEAD + ROW * max(len(rows), 8)))
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for axis in axes[panels:]:
+        axis.remove()
+    for place, (axis, measure) in enumerate(zip(axes, measures, strict=False)):
         _bars(axis, measure, rows, runs)
-    for axis in axes[1 : len(measures)]:
-        axis.set_yticklabels([])
+        if place % across:
+            axis.set_yticklabels([])
     if curves:
-        _curves(axes[-1], list(curves), runs)
+        _curves(axes[panels - 1], list(curves), runs)
     write_figure(figure, path)
     return figure
 
