@@ -165,6 +165,21 @@ def test_what_was_not_measured_is_not_judged(claim):
     assert made["verdict"] == "not measured" and not made["values"]
 
 
+def test_a_page_says_what_is_missing():
+    runs = {"0": run(0.1, 0.2), "1": run(0.1, 0.2)}
+    del runs["1"]["explanations"]["bcos"]["bcos"]["sufficiency"]
+    for of_seed in runs.values():
+        for named in of_seed["explanations"].values():
+            for measures in named.values():
+                for found in measures.values():
+                    found["n"] = 3
+    claims = [dict(paper="p", claim="c", of="bcos", against="plain", kind="beats_all_posthoc", measure="sufficiency")]
+    machine = {"gpu": None, "cpu": "a CPU", "torch": "2"}
+    page = results_page([{"name": "n", "title": "t", "remark": "", "machine": machine, "experiment": {"claims": claims}, "runs": runs}], [])
+    assert "| p | c |  |  | not measured |" in page and "nan" not in page
+    assert "| bcos | bcos | 0.100 (1 of 2 seeds) |" in page and "| plain | input_x_gradient | 0.200 (0.200 to 0.200) |" in page
+
+
 @pytest.mark.parametrize("file", sorted((RECIPES / "configs" / "report").glob("*.yaml")), ids=lambda file: file.stem)
 def test_experiments_that_come_with_the_library_name_what_there_is(file, tmp_path):
     experiment = Experiment.read(file)

@@ -5,10 +5,13 @@ import numpy as np
 from .claims import judged
 
 
-def _cell(values: list[float], form: str) -> str:
-    """Mean over seeds, and the lowest and the highest."""
-    low, high = (format(value, form) for value in (min(values), max(values)))
-    return f"{np.mean(values):{form}}" + (f" ({low} to {high})" if len(values) > 1 else "")
+def _cell(values: list[float], seeds: int) -> str:
+    """Mean over seeds, the lowest and the highest, and of how many seeds where that is not all."""
+    if not values:
+        return ""
+    notes = [f"{min(values):.3f} to {max(values):.3f}"] if len(values) > 1 else []
+    notes += [f"{len(values)} of {seeds} seeds"] if len(values) < seeds else []
+    return f"{np.mean(values):.3f}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def experiment_page(result: dict) -> str:
@@ -18,7 +21,7 @@ def experiment_page(result: dict) -> str:
     line = f"Seeds {', '.join(result['runs'])}; {where['gpu'] or where['cpu']}, torch {where['torch']}. In brackets the lowest and the highest seed."
     lines += [f"{line} {result['remark']}".rstrip(), ""]
     lines += ["| model | test accuracy |", "|---|---|"]
-    lines += [f"| {name} | {_cell([run['accuracy'][name] for run in runs], '.3f')} |" for name in runs[0]["accuracy"]]
+    lines += [f"| {name} | {_cell([run['accuracy'][name] for run in runs], len(runs))} |" for name in runs[0]["accuracy"]]
     rows = [(model, explainer, found) for model, named in runs[0]["explanations"].items() for explainer, found in named.items()]
     names = list(dict.fromkeys(name for *_, found in rows for name in found))
     if names:
@@ -26,7 +29,7 @@ def experiment_page(result: dict) -> str:
         lines += ["", f"| model | explanation | {' | '.join(f'{name} (n = {counts[name]})' for name in names)} |", "|---|---|" + "---|" * len(names)]
     for model, explainer, _ in rows:
         series = [[run["explanations"][model][explainer][name]["mean"] for run in runs if name in run["explanations"][model][explainer]] for name in names]
-        cells = [_cell(values, ".3f") if values else "" for values in series]
+        cells = [_cell(values, len(runs)) for values in series]
         lines.append(f"| {model} | {explainer} | {' | '.join(cells)} |")
     curves = {model: points for model, points in runs[0]["history"].items() if len(points) > 1}
     if curves:
@@ -48,7 +51,7 @@ def results_page(results: list[dict], untested: list[dict]) -> str:
             values = ", ".join(f"{value:.3f}" for value in claim["values"])
             spread = "({:.3f} to {:.3f})".format(*claim["interval"]) if claim["interval"] else "(no interval)"
             source = f"[{result['name']}](results/{result['name']}.json)"
-            measured, rivals = f"{claim['value']:.3f} {spread}; {values}", ", ".join(claim["rivals"])
+            measured, rivals = f"{claim['value']:.3f} {spread}; {values}" if values else "", ", ".join(claim["rivals"])
             lines.append(f"| {claim['paper']} | {claim['claim']} | {measured} | {rivals} | {claim['verdict']} | {source} |")
     lines += [f"| {entry['paper']} | {entry['claim']} | | | not tested: {entry['why']} | |" for entry in untested]
     pages = [f"{experiment_page(result)}\n![{result['title']}](results/{result['name']}.png)\n" for result in results]
