@@ -105,15 +105,8 @@ def main() -> None:
     for model, explainers in ((bcos, {"bcos": partial(bcos.explain, return_weights=False)}), (plain, rivals)):
         game |= play_grid_pointing_game(model, explainers, x, labels, count=GRIDS, smooth=SMOOTH, seed=args.seed, threshold=THRESHOLD)
     residuals = [game["bcos"]["max_relative_residual"], figure(bcos, x, labels, names, output / "prompts.png")]
-    metrics = {
-        "zero_shot_accuracy": accuracy,
-        "grid_pointing_game": game,
-        "max_relative_residual": max(residuals),
-        "seconds": time.perf_counter() - start,
-        "seed": args.seed,
-        "n": {"test": TEST, "grids": GRIDS},
-        "settings": settings,
-    }
+    metrics = {"zero_shot_accuracy": accuracy, "grid_pointing_game": game, "max_relative_residual": max(residuals), "seconds": time.perf_counter() - start}
+    metrics |= {"seed": args.seed, "n": {"test": TEST, "grids": GRIDS}, "settings": settings}
     done.write_text(json.dumps(metrics, indent=2) + "\n")
     print(table(metrics))
 
