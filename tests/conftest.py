@@ -1,4 +1,6 @@
+import gc
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ import transformers
 
 
 torch.set_num_threads(1)  # models this small spend their time waiting for each other's threads
+os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
+gc.freeze()  # what was imported stays: it need not be looked through at every collection
 
 
 def pytest_addoption(parser):
@@ -21,6 +25,8 @@ def pytest_addoption(parser):
 
 _BERT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
 _VIT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=4)
+_CLIP_TEXT = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, vocab_size=90, max_position_embeddings=12, eos_token_id=89,
+                  bos_token_id=88, pad_token_id=1)  # fmt: skip
 TINY = dict(vocab_size=90, max_position_embeddings=40, num_labels=3)
 DECODERS = {
     "gpt2": dict(n_embd=32, n_layer=2, n_head=4, n_inner=64, pad_token_id=0, bos_token_id=1, eos_token_id=2),
@@ -41,8 +47,8 @@ IMAGE = {
     "vit": dict(_VIT, intermediate_size=64),
     "deit": dict(_VIT, intermediate_size=64, architectures=["DeiTForImageClassification"]),
     "dinov2": dict(_VIT, mlp_ratio=2, use_swiglu_ffn=True),
-    "clip": dict(vision_config=dict(_VIT, intermediate_size=64)),
-    "siglip": dict(vision_config=dict(_VIT, intermediate_size=64)),
+    "clip": dict(vision_config=dict(_VIT, intermediate_size=64), text_config=_CLIP_TEXT),
+    "siglip": dict(vision_config=dict(_VIT, intermediate_size=64), text_config=_CLIP_TEXT),
     "simple_vit": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, patch_size=4),
     "resnet": dict(embedding_size=8, hidden_sizes=[16, 32], depths=[2, 1], layer_type="bottleneck"),
     "resnext": dict(embedding_size=16, hidden_sizes=[16, 32], depths=[2, 1], groups=2, width_per_group=128),
@@ -51,8 +57,6 @@ IMAGE = {
     "vgg": dict(hidden_sizes=[8, 16], depths=[1, 1], classifier_size=12, dropout=0.0),
 }
 SIZES = {**TEXT, **IMAGE}
-_CLIP_TEXT = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, vocab_size=90, max_position_embeddings=12, eos_token_id=89,
-                  bos_token_id=88, pad_token_id=1)  # fmt: skip
 _CLIP_VIT = dict(_VIT, intermediate_size=64, projection_dim=20)
 _CLIP_RESNET = dict(width=4, depths=[2, 1], image_size=16, num_attention_heads=2, projection_dim=20)
 # models that embed pictures, to be compared with texts; those of two parts have a text tower
@@ -136,10 +140,25 @@ def explained_input(model, batch):
 
 def run_python(folder, *command):
     """What `python *command` in `folder` did, offline, with its caches there; it must end well."""
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
     done = subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+@pytest.fixture
+def run_recipe(monkeypatch, capsys):
+    """(folder, recipe, *arguments) -> what `python recipe *arguments` prints in `folder`: the script as it is, in this process, which has imported all."""
+
+    def run(folder, recipe, *arguments):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+        monkeypatch.setattr("datasets.config.HF_UPDATE_DOWNLOAD_COUNTS", False)
+        monkeypatch.setattr(sys, "argv", [str(recipe), *arguments])
+        runpy.run_path(str(recipe), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture(params=sorted(SIZES))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import transformers
 import yaml
-from conftest import DECODERS, run_python, tiny
+from conftest import DECODERS, tiny
 from datasets import Dataset, DatasetDict
 from test_decoders import tokenizer_of
 
@@ -38,7 +38,7 @@ def test_running_text_needs_no_label(tmp_path):
 
 
 @pytest.mark.parametrize("family", sorted(DECODERS))
-def test_the_recipe_learns_what_comes_next(family, tmp_path):
+def test_the_recipe_learns_what_comes_next(family, tmp_path, run_recipe):
     """Texts that count: after a few steps the model knows most of what comes next, and its perplexity is near 1."""
     tiny(family, "causal").float().save_pretrained(tmp_path / "standard")
     tokenizer_of(90).save_pretrained(tmp_path / "standard")
@@ -48,9 +48,9 @@ def test_the_recipe_learns_what_comes_next(family, tmp_path):
         max_steps=60, learning_rate=0.01, per_device_train_batch_size=10, use_cpu=True, report_to="none", save_strategy="no", dataloader_pin_memory=False,
     )  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
-    done = run_python(tmp_path, str(RECIPE), "recipe.yaml")
+    printed = run_recipe(tmp_path, RECIPE, "recipe.yaml")
     metrics = json.loads((tmp_path / "trained" / "all_results.json").read_text())
-    assert f"test perplexity {math.exp(metrics['test_loss']):.3f}" in done.stdout and metrics["test_loss"] < 0.7 and metrics["test_accuracy"] > 0.9
+    assert f"test perplexity {math.exp(metrics['test_loss']):.3f}" in printed and metrics["test_loss"] < 0.7 and metrics["test_accuracy"] > 0.9
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "trained")
     explanation = model.explain(**transformers.AutoTokenizer.from_pretrained(tmp_path / "trained")("w7 w8 w9", return_tensors="pt"))
     assert explanation.targets.item() == 10 and explanation.relative_residual.item() < 1e-5 and model.config.b == 1.25

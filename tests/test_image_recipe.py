@@ -63,9 +63,8 @@ def made(*arguments):
     return image_trainer(*parse(list(arguments), ImageModelArguments, ImageDataArguments, TrainingArguments))
 
 
-def test_recipe_trains_and_saves_what_loads_with_its_processor(workspace):
-    done = run_python(workspace, str(RECIPE), "config.yaml", "--output_dir", "one")
-    assert "test accuracy" in done.stdout
+def test_recipe_trains_and_saves_what_loads_with_its_processor(workspace, run_recipe):
+    assert "test accuracy" in run_recipe(workspace, RECIPE, "config.yaml", "--output_dir", "one")
     config = json.loads((workspace / "one" / "config.json").read_text())
     assert config["model_type"] == "bcos_resnet" and config["logit_bias"] == "auto" and config["id2label"] == {"0": "left", "1": "right"}
     assert (workspace / "one" / "preprocessor_config.json").exists() and "auto_map" in config

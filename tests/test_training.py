@@ -11,7 +11,7 @@ from transformers import BertTokenizerFast, TrainingArguments
 
 from bcos_hf import bcosify
 from bcos_hf.models.bcos_layers import Bcos
-from bcos_hf.training import BcosTrainer, BScheduleCallback, bce_loss
+from bcos_hf.training import BcosTrainer, BScheduleCallback, ModelArguments, bce_loss, parse
 
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "bcosify_text_classification.py"
@@ -95,13 +95,13 @@ def workspace(tmp_path_factory):
     return folder
 
 
-def test_recipe_trains_resumes_and_compares(workspace):
-    run_python(workspace, str(RECIPE), "config.yaml", "--output_dir", "one", "--explain_samples", "2", "--eval_strategy", "steps", "--eval_steps", "2")
+def test_recipe_trains_resumes_and_compares(workspace, run_recipe):
+    run_recipe(workspace, RECIPE, "config.yaml", "--output_dir", "one", "--explain_samples", "2", "--eval_strategy", "steps", "--eval_steps", "2")
     assert (workspace / "one" / "explanations" / "step-2.html").exists()
     assert "auto_map" in json.loads((workspace / "one" / "config.json").read_text())
-    run_python(workspace, str(RECIPE), "config.yaml", "--output_dir", "one", "--max_steps", "6")
+    run_recipe(workspace, RECIPE, "config.yaml", "--output_dir", "one", "--max_steps", "6")
     assert json.loads((workspace / "one" / "trainer_state.json").read_text())["global_step"] == 6
-    run_python(workspace, str(RECIPE), "config.yaml", "--output_dir", "plain", "--conventional", "true")
+    assert "saved to plain" in run_recipe(workspace, RECIPE, "config.yaml", "--output_dir", "plain", "--conventional", "true")
     assert json.loads((workspace / "plain" / "config.json").read_text())["model_type"] == "bert"
 
 
@@ -111,8 +111,6 @@ def test_recipe_under_two_processes(workspace):
 
 
 def test_recipe_refuses_unknown_settings(workspace):
-    from bcos_hf.training import ModelArguments, parse
-
     (workspace / "typo.yaml").write_text("learning_rat: 1\n")
     with pytest.raises(ValueError, match="learning_rat"):
         parse([str(workspace / "typo.yaml")], ModelArguments)
