@@ -23,7 +23,7 @@ demo-clip: install
 	$(RUN) recipes/demo_clip.py
 
 test: install
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quality: install
 	$(RUN) -m ruff check .

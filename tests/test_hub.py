@@ -46,6 +46,25 @@ for name, auto in [pair.split("=") for pair in sys.argv[1:]]:
 """
 
 
+TRAIN = """
+from pathlib import Path
+from huggingface_hub import HfApi
+import torch, transformers
+from bcos_hf import bcosify
+from bcos_hf.training import BcosTrainer
+model = bcosify(transformers.AutoModelForImageClassification.from_pretrained("plain-vit"))
+rows = [{"pixel_values": torch.randn(3, 16, 16), "labels": i % 3} for i in range(6)]
+args = transformers.TrainingArguments("trained", max_steps=2, push_to_hub=True, hub_model_id="org/trained", use_cpu=True, report_to="none", save_strategy="no")
+trainer = BcosTrainer(model=model, args=args, train_dataset=rows, eval_dataset=rows)
+trainer.train()
+trainer.evaluate()
+trainer.push_to_hub()
+card = Path("trained", "README.md").read_text() + "A person's last words.\\n"
+HfApi().upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="org/trained")
+trainer.push_to_hub()
+"""
+
+
 def run_script(folder, endpoint, script, *arguments):
     """Run `script` in `folder` in a process whose Hub is at `endpoint`; it must end well."""
     (folder / "script.py").write_text(script)
@@ -57,7 +76,7 @@ def run_script(folder, endpoint, script, *arguments):
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory):
-    """A folder with three small models, which are on the Hub, their inputs, and the Hub."""
+    """A folder with three small models, which are on the Hub beside one that a trainer pushed, their inputs, and the Hub."""
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     folder, models = tmp_path_factory.mktemp("hub"), {}
@@ -67,8 +86,9 @@ def pushed(tmp_path_factory):
         inputs = {"pixel_values": pictures_for(name), **prompts(name)} if name == "clip" else batch_of(name)
         torch.save({key: value.float() if value.is_floating_point() else value for key, value in inputs.items()}, folder / f"{name}.pt")
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder / "vit")
+    tiny("vit").float().save_pretrained(folder / "plain-vit")
     with loopback_hub() as hub:
-        run_script(folder, hub.endpoint, PUSH, *(f"{name}={auto}" for name, auto in MODELS.items()))
+        run_script(folder, hub.endpoint, PUSH + TRAIN, *(f"{name}={auto}" for name, auto in MODELS.items()))
         yield folder, models, hub
 
 
@@ -160,30 +180,8 @@ def test_a_card_is_filled_from_what_ran_and_keeps_what_a_person_wrote(pushed):
     assert b"| accuracy | 0.375 (0.25 to 0.5) |" in by_hand["README.md"] and json.loads(by_hand["bcos_eval.json"])["datasets"] == ["org/pictures"]
 
 
-TRAIN = """
-from pathlib import Path
-from huggingface_hub import HfApi
-import torch, transformers
-from bcos_hf import bcosify
-from bcos_hf.training import BcosTrainer
-model = bcosify(transformers.AutoModelForImageClassification.from_pretrained("plain-vit"))
-rows = [{"pixel_values": torch.randn(3, 16, 16), "labels": i % 3} for i in range(6)]
-args = transformers.TrainingArguments("trained", max_steps=2, push_to_hub=True, hub_model_id="org/trained", use_cpu=True, report_to="none", save_strategy="no")
-trainer = BcosTrainer(model=model, args=args, train_dataset=rows, eval_dataset=rows)
-trainer.train()
-trainer.evaluate()
-trainer.push_to_hub()
-card = Path("trained", "README.md").read_text() + "A person's last words.\\n"
-HfApi().upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="org/trained")
-trainer.push_to_hub()
-"""
-
-
 def test_the_trainer_leaves_our_card(pushed):
-    folder, _, hub = pushed
-    tiny("vit").float().save_pretrained(folder / "plain-vit")
-    run_script(folder, hub.endpoint, TRAIN)
-    files = hub.repositories["models/org/trained"]
+    files = pushed[2].repositories["models/org/trained"]
     metadata, body = split_card(files["README.md"].decode())
     assert "A **B-cos** network" in body and "- steps: 2" in body and "| loss |" in body and metadata["library_name"] == "transformers"
     assert "modeling_bcos_vit.py" in files and "generated_from_trainer" not in metadata["tags"]
