@@ -28,6 +28,7 @@ from bcos_hf.metrics.rationale_agreement import marked_tokens, precision_recall_
 from bcos_hf.metrics.sequence_pairs import Pair, confident_texts, cut_texts, pair_inputs, play_sequence_pointing_game, sample_pairs
 from bcos_hf.metrics.sequence_pointing_game import sequence_pointing_shares
 from bcos_hf.metrics.word_valence import word_valence_interval
+from bcos_hf.reporting.rationales import quoted_spans
 
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -265,6 +266,8 @@ def test_rationales_perfect_ones_spans_of_characters_and_errors():
     offsets = torch.tensor([[[0, 0], [0, 4], [5, 9], [9, 10], [0, 0]]])
     assert marked_tokens([[(5, 8)]], offsets).tolist() == [[False, False, True, False, False]]
     assert marked_tokens([[(3, 6), (9, 10)]], offsets).tolist() == [[False, True, True, True, False]]
+    text, passages = "a dull\nfilm .\ndull", ["dull film", "dull", "", "film . dull", "a film"]
+    assert [text[start:end] for start, end in quoted_spans(text, passages)] == ["dull\nfilm", "dull", "film .\ndull"]
     with pytest.raises(ValueError, match="leave those out"):
         rationale_agreement(maps(2, 6), marked & torch.tensor([[True], [False]]), counted)
     with pytest.raises(ValueError, match="three tensors"):

@@ -1,5 +1,6 @@
 """Human rationales of a data set, passages quoted in a column (as ERASER's movie reviews have them), beside the tokens that an explanation names."""
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,11 @@ from bcos_hf.metrics import bootstrap_interval, marked_tokens, rationale_agreeme
 
 
 def quoted_spans(text: str, passages: list[str]) -> list[tuple[int, int]]:
-    """Where the passages stand in the text, half-open, in characters; the first place of each, none of one that is not there."""
+    """Where the passages stand in the text, half-open, in characters; the first place of each, none of one that is not there.
+
+    A line's end is as good as a space: a passage of more than one line of ERASER's reviews (a tenth of them) is quoted as one.
+    """
+    text, *passages = (re.sub(r"\s", " ", given) for given in (text, *passages))
     starts = [(text.find(passage), len(passage)) for passage in passages if passage]
     return [(start, start + length) for start, length in starts if start >= 0]
 
