@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -71,14 +72,15 @@ def _history(folder: Path) -> list[list[float]]:
     return [[entry["step"], entry["eval_accuracy"]] for entry in entries if "eval_accuracy" in entry]
 
 
-def _subjects(experiment: Experiment, seed: int, folders: dict[int, dict[str, Path]], output: Path) -> dict[str, Subject]:
+def _subjects(experiment: Experiment, seed: int, folders: dict[int, dict[str, Path]]) -> dict[str, Subject]:
     """The explained models of a seed, each with its `other` of the next seed, if there is one."""
     device = "cuda" if torch.cuda.is_available() and not experiment.recipe.get("use_cpu") else "cpu"
     following = experiment.seeds[(experiment.seeds.index(seed) + 1) % len(experiment.seeds)]
 
     def subject(name: str, seed: int, other: Subject | None = None) -> Subject:
         made = partial(explainers_of, experiment.explainers[name], seed)
-        arguments = settings_of(experiment, name, seed, output / "unused")
+        with TemporaryDirectory() as unused:  # nothing is trained, so nothing is left there
+            arguments = settings_of(experiment, name, seed, Path(unused, name))
         return TASKS[experiment.task].subject(name, folders[seed][name], arguments, seed, device, made, other)
 
     return {name: subject(name, seed, None if following == seed else subject(name, following)) for name in experiment.explainers}
@@ -93,7 +95,7 @@ def _measured(experiment: Experiment, seed: int, folders: dict[int, dict[str, Pa
             settings["seeds"] = experiment.seeds
         file = output / f"{name}-{seed}.json"
         if (found := training.earlier_result(file, settings)) is None:
-            subjects = subjects or _subjects(experiment, seed, folders, output)
+            subjects = subjects or _subjects(experiment, seed, folders)
             made = {model: TASKS[experiment.task].measures[name](subject, subjects, **options) for model, subject in subjects.items()}
             found = {"settings": settings, "explanations": made}
             file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
