@@ -21,6 +21,7 @@ from bcos_hf.reporting import Experiment, experiment_page, judged, plot_experime
 from bcos_hf.reporting import runs as reporting_runs
 from bcos_hf.reporting.claims import KINDS
 from bcos_hf.reporting.explainers import explainers_of
+from bcos_hf.reporting.subjects import PictureSubject, TextSubject
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -90,6 +91,21 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
     nothing = reporting_runs.TASKS["text"]._replace(trainer=None, subject=None)  # nothing is trained or measured again
     monkeypatch.setitem(reporting_runs.TASKS, "text", nothing)
     assert json.loads(json.dumps(run_experiment(experiment, files / "out")))["runs"] == result["runs"]
+
+
+def test_a_few_items_are_of_all_classes_where_a_data_set_is_sorted_by_them(files, tmp_path):
+    rows = [json.dumps({"text": f"a {word} film", "label": word}) for word in ("bad", "good") for _ in range(40)]
+    (tmp_path / "sorted.jsonl").write_text("\n".join(rows))
+    experiment = Experiment.read(files / "small.yaml")
+    experiment = replace(experiment, recipe={**experiment.recipe, "test_file": str(tmp_path / "sorted.jsonl")})
+    made = [TextSubject("bcos", files / "model", reporting_runs.settings_of(experiment, "bcos", 0, tmp_path / "x"), seed, "cpu", dict) for seed in (0, 1)]
+    batches = [next(iter(subject.batches(12))) for subject in made]
+    assert set(batches[0][1].tolist()) == {0, 1} and torch.equal(batches[0][1], batches[1][1])
+    assert sorted(made[0].texts) == sorted(json.loads(row)["text"] for row in rows)
+    pictures = PictureSubject("bcos", files / "model", (), 0, "cpu", dict)
+    pictures.inputs = {"test": [{"pixel_values": torch.full((3, 2, 2), float(i)), "labels": i // 40} for i in range(80)]}
+    inputs, labels = next(iter(pictures.batches(12)))
+    assert set(labels.tolist()) == {0, 1} and ((inputs["pixel_values"][:, 0, 0, 0] >= 40).long() == labels).all()
 
 
 def test_a_clip_is_compared_with_its_teacher_by_prompts(files, tmp_path):

@@ -66,13 +66,13 @@ class TextSubject(Subject):
 
     @cached_property
     def rows(self) -> tuple:
-        """The test split and its columns."""
+        """The test split, in an order drawn once, and its columns: many data sets are sorted by their labels, and `count` texts are to be of all classes."""
         d = self.arguments[1]
         data, columns = load_text_dataset(
             d.dataset_name, d.dataset_config_name, d.train_file, d.validation_file, d.test_file, d.dataset_revision, d.text_column, d.second_text_column,
             d.label_column, d.max_train_samples, d.max_eval_samples, seed=self.arguments[2].data_seed or 0,
         )  # fmt: skip
-        return data["test"], columns
+        return data["test"].shuffle(seed=0), columns
 
     @property
     def texts(self) -> list[str]:
@@ -110,8 +110,10 @@ class PictureSubject(Subject):
 
     @cached_property
     def pictures(self) -> tuple[Tensor, Tensor]:
-        """The test split: pixel_values [M, C, H, W] and labels [M], on the CPU."""
-        return stacked(self.inputs["test"], "test pictures")
+        """The test split, in an order drawn once, as that of texts: pixel_values [M, C, H, W] and labels [M], on the CPU."""
+        pixels, labels = stacked(self.inputs["test"], "test pictures")
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+        return pixels[order], labels[order]
 
     @property
     def larger(self) -> dict:
