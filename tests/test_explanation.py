@@ -159,7 +159,11 @@ def test_metrics_load_by_path():
     before, after = [0.9, 0.8], [[0.5] * len(FRACTIONS), [0.4] * len(FRACTIONS)]
     for name in ("comprehensiveness", "sufficiency"):
         metric = evaluate.load(str(ROOT / "metrics" / f"{name}.py"))
-        assert metric.compute(predictions=after, references=before)[name] == pytest.approx(0.4 * 0.8)
+        made = metric.compute(predictions=after, references=before, random=[[0.8] * len(FRACTIONS)] * 2)
+        assert made[name] == made[f"{name}_low"] == made[f"{name}_high"] == pytest.approx(0.4 * 0.8)  # of both texts
+        assert made[f"{name}_random"] == pytest.approx(0.05 * 0.8) and made["n"] == 2
     metric = evaluate.load(str(ROOT / "metrics" / "completeness.py"))
     made = metric.compute(predictions=[[1.0, 2.0], [1.0, -1.0]], references=[3.0, 0.5])
+    assert made["mean_relative_residual_low"] == 0 and made["mean_relative_residual_high"] == pytest.approx(0.25) and made["n"] == 2
+    assert 0.25 < made["mean_relative_residual_random"] <= 2 and (made["mean_relative_residual"], made["seed"]) == (0.125, 0)
     assert made["max_relative_residual"] == pytest.approx(0.25) == relative_residual([[1.0, -1.0]], [0.0], [0.5])[0]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bcos_hf
-from bcos_hf.metrics.bootstrap import CHUNK, bootstrap_interval, named_interval
+from bcos_hf.metrics.bootstrap import CHUNK, bootstrap_interval, measured
 from bcos_hf.metrics.energy_pointing_game import box_masks, energy_pointing_shares
 from bcos_hf.metrics.grid_pointing_game import grid_pointing_shares
 from bcos_hf.metrics.grids import compose_grids
@@ -36,7 +36,8 @@ def test_bootstrap_is_the_quantiles_of_resampled_means():
     means = [np.mean([values[i] for i in generator.integers(5, size=5)]) for _ in range(400)]
     made = bootstrap_interval(values, confidence=0.9, n_resamples=400, seed=3)
     assert made == pytest.approx({"mean": np.mean(values), "low": np.quantile(means, 0.05), "high": np.quantile(means, 0.95)})
-    assert named_interval("x", torch.tensor(values), seed=1).keys() == {"x", "x_low", "x_high"}
+    assert measured("x", torch.tensor(values), seed=1).keys() == {"x", "x_low", "x_high", "n", "seed"}
+    assert measured("x", torch.tensor(values), torch.tensor([0.5, 0.75]), seed=1)["x_random"] == 0.625
 
 
 def test_bootstrap_agrees_with_the_normal_interval_and_is_seeded():
@@ -190,14 +191,18 @@ def test_energy_pointing_errors(shape, regions, words):
 
 def test_metrics_load_by_path():
     given_maps = maps(6, 4, 4, 4).float()
-    made = metric("grid_pointing_game", predictions=given_maps, smooth=3, transposed=True)
-    assert made == pytest.approx(named_interval("grid_pointing_game", grid_pointing_shares(given_maps, 3, transposed=True).mean(1)))
+    made = metric("grid_pointing_game", predictions=given_maps, smooth=3, transposed=True, seed=2)
+    chance = grid_pointing_shares(random_scores(given_maps, 2), 3, transposed=True).mean(1)
+    assert made == pytest.approx(measured("grid_pointing_game", grid_pointing_shares(given_maps, 3, transposed=True).mean(1), chance, 2))
+    assert 0.1 < made["grid_pointing_game_random"] < 0.4 and (made["n"], made["seed"]) == (6, 2)
     boxes = torch.tensor([[0, 1, 3, 4]]).expand(6, 4)
-    wanted = pytest.approx(named_interval("energy_pointing_game", energy_pointing_shares(given_maps[:, 0], boxes)))
+    chance = energy_pointing_shares(random_scores(given_maps[:, 0]), boxes)
+    wanted = pytest.approx(measured("energy_pointing_game", energy_pointing_shares(given_maps[:, 0], boxes), chance))
     assert metric("energy_pointing_game", predictions=given_maps[:, 0], references=boxes) == wanted
     assert metric("energy_pointing_game", predictions=given_maps[:, 0].tolist(), references=box_masks(boxes, 4, 4).float().tolist()) == wanted
     curves = torch.rand(6, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for name in ("pixel_deletion", "pixel_insertion"):
-        assert metric(name, predictions=curves) == pytest.approx(named_interval(name, curve_area(curves)))
+        assert metric(name, predictions=curves) == pytest.approx(measured(name, curve_area(curves)))
+        assert metric(name, predictions=curves, random=curves.flip(0) / 2)[f"{name}_random"] == pytest.approx(curve_area(curves).mean().item() / 2)
         with pytest.raises(ValueError, match="two points"):
             metric(name, predictions=[[0.5]])

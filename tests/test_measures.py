@@ -21,6 +21,7 @@ from bcos_hf import bcosify
 from bcos_hf.baselines import input_x_gradient
 from bcos_hf.metrics import area_under_curve, faithfulness, faithfulness_areas, perturbation_drops, random_scores
 from bcos_hf.metrics.bootstrap import bootstrap_interval, measured
+from bcos_hf.metrics.cost import peak_tensor_memory
 from bcos_hf.metrics.evidence_rank import expected_reciprocal_ranks, reciprocal_ranks
 from bcos_hf.metrics.randomisation import as_it_was, randomisation_sensitivity
 from bcos_hf.metrics.rank_agreement import rank_agreement, spearman
@@ -382,5 +383,30 @@ def test_metrics_load_by_path_and_report_chance_seed_and_number():
     assert (made["evidence_rank"], made["n"], made["seed"]) == (pytest.approx(np.mean(ranks)), 3, 0)
     chances = [expected_reciprocal_ranks(counted.bool(), evidence.bool()).item() for _, evidence, counted in alone]
     assert made["evidence_rank_random"] == pytest.approx(np.mean(chances))
+    rated = [[(score, round(score, 1)) for score in row] for row in scores]
+    made, wanted = (
+        metric("word_valence", predictions=scores, references=[[value for _, value in row] for row in rated], seed=5),
+        word_valence_interval(rated, seed=5),
+    )
+    assert made == {"n": 3, "seed": 5, "word_valence": wanted["rho"], **{f"word_valence_{key}": wanted[key] for key in ("low", "high", "random")}}
+    made = metric("cost", predictions=[3.0, 8.0], references=[1.0, 2.0])
+    assert made == {"cost_in_forward_passes": 3.5, "cost_in_forward_passes_low": 3.0, "cost_in_forward_passes_high": 4.0, "n": 2, "seed": 0}
     made = metric("rank_agreement", predictions=rows)
     assert made["rank_agreement"] == pytest.approx(np.mean([spearmanr(*row).statistic for row in rows]))
+
+
+# -- cost
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counts what the CPU's allocator gives")
+@pytest.mark.parametrize("size", [1000, 10**6])
+def test_peak_memory_is_what_is_alive_at_once(size):
+    def run():
+        one = torch.ones(size)
+        two = one.sin()
+        del one
+        three = two.cos()
+        del two
+        return three.sin()
+
+    assert peak_tensor_memory(run) == 2 * 4 * size

@@ -75,6 +75,8 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
         exact, rest = (run["explanations"][model][name]["relative_residual"] for model, name in (("bcos", "bcos"), ("plain", "input_x_gradient")))
         assert 0 <= exact["mean"] < 1e-5 < rest["mean"] and exact["n"] == 8
         assert run["explanations"]["bcos"]["bcos"]["cost_in_forward_passes"]["mean"] > 0
+        memory = [run["explanations"]["plain"][name]["memory_in_forward_passes"] for name in ("integrated_gradients", "random")]
+        assert memory[0]["mean"] > 1 and memory[0]["n"] == 2
         for measure in ("seed_stability", "randomised_bert"):  # between maps that know nothing of each other
             assert abs(run["explanations"]["plain"]["random"][measure]["mean"]) < 0.9 and -1 <= run["explanations"]["bcos"]["bcos"][measure]["mean"] <= 1
     page, claims = experiment_page(result), results_page([result], [{"paper": "q", "claim": "large", "why": "no data"}])
@@ -82,6 +84,7 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
     assert "highest seed. Toy words." in page and "| p | as accurate |" in claims and "not tested: no data" in claims
     *panels, curves = plot_experiment(result, files / "small.png").axes
     titles = ["comprehensiveness", "sufficiency", "sequence pointing game", "token f1", "iou f1", "auprc", "relative residual", "cost in forward passes"]
+    titles += ["memory in forward passes"]
     assert [panel.get_title() for panel in panels] == [*titles, "seed stability", "randomised classifier", "randomised bert"] and len(curves.lines) == 2
     lengths = [bar.get_width() for bar in panels[0].patches]  # one a row, the mean of the seeds
     assert lengths[0] == pytest.approx(sum(run["explanations"]["bcos"]["bcos"]["comprehensiveness"]["mean"] for run in result["runs"].values()) / 2)

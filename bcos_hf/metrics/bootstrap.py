@@ -34,12 +34,11 @@ def bootstrap_interval(values: Tensor, confidence: float = 0.95, n_resamples: in
     return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
 
 
-def named_interval(name: str, values: Tensor, **options) -> dict[str, float]:
-    """The same as {name, name_low, name_high}, as `evaluate.Metric` reports it. **options: of `bootstrap_interval`."""
-    interval = bootstrap_interval(values, **options)
-    return {name: interval["mean"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
+def measured(name: str, values: Tensor, random: Tensor | None = None, seed: int = 0) -> dict[str, float]:
+    """What an `evaluate.Metric` reports: {name, name_low, name_high, name_random, "n", "seed"}.
 
-
-def measured(name: str, values: Tensor, random: Tensor, seed: int = 0) -> dict[str, float]:
-    """What a measure reports: `named_interval`, the mean for random scores as {name}_random, the number of values n, and the seed of both."""
-    return {**named_interval(name, values, seed=seed), f"{name}_random": torch.as_tensor(random).double().mean().item(), "n": len(values), "seed": seed}
+    The mean and its `bootstrap_interval`, the mean for random scores (None: not known, left out), the number of values, and the seed of interval and scores.
+    """
+    interval = bootstrap_interval(values, seed=seed)
+    chance = {} if random is None else {f"{name}_random": torch.as_tensor(random).double().mean().item()}
+    return {name: interval["mean"], f"{name}_low": interval["low"], f"{name}_high": interval["high"], **chance, "n": len(values), "seed": seed}

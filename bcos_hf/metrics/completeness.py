@@ -3,6 +3,9 @@
 import datasets
 import evaluate
 import numpy as np
+import torch
+
+from bcos_hf.metrics.bootstrap import measured
 
 
 def relative_residual(contributions, constants, logits):
@@ -13,7 +16,10 @@ def relative_residual(contributions, constants, logits):
 
 
 class Completeness(evaluate.Metric):
-    """`compute(predictions=contributions [N, L], constants=[N], references=logits [N])`."""
+    """`compute(predictions=contributions [N, L], constants=[N], references=logits [N])`: mean with its 95 % interval, and the largest.
+
+    The random baseline is random scores with the same absolute sum as the contributions.
+    """
 
     def _info(self):
         return evaluate.MetricInfo(
@@ -23,9 +29,12 @@ class Completeness(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("float64")), "references": datasets.Value("float64")}),
         )
 
-    def _compute(self, predictions, references, constants=None):
+    def _compute(self, predictions, references, constants=None, seed=0):
         constants = np.zeros(len(references)) if constants is None else constants
         width = max(len(row) for row in predictions)
         rows = [list(row) + [0.0] * (width - len(row)) for row in predictions]
         residuals = relative_residual(rows, constants, references)
-        return {"mean_relative_residual": float(residuals.mean()), "max_relative_residual": float(residuals.max())}
+        noise = np.random.default_rng(seed).uniform(-1, 1, np.shape(rows)) * (np.arange(width) < [[len(row)] for row in predictions])
+        scale = np.abs(rows).sum(1, keepdims=True) / np.maximum(np.abs(noise).sum(1, keepdims=True), np.finfo(float).tiny)
+        random = relative_residual(noise * scale, constants, references)
+        return {**measured("mean_relative_residual", torch.tensor(residuals), torch.tensor(random), seed), "max_relative_residual": float(residuals.max())}

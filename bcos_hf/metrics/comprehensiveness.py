@@ -2,13 +2,16 @@
 
 import datasets
 import evaluate
-import numpy as np
 
-from bcos_hf.metrics.perturbation import FRACTIONS, area_under_curve
+from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.perturbation import FRACTIONS, drop_areas
 
 
 class Comprehensiveness(evaluate.Metric):
-    """`compute(predictions=P [N, F], references=p [N])`: probabilities after masking at each of the F fractions, and before."""
+    """`compute(predictions=P [N, F], references=p [N])`: probabilities after masking at each of the F fractions, and before; with a 95 % interval over texts.
+
+    `random`: the same as predictions for a random order of the tokens, the baseline.
+    """
 
     def _info(self):
         return evaluate.MetricInfo(
@@ -18,8 +21,6 @@ class Comprehensiveness(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("float64")), "references": datasets.Value("float64")}),
         )
 
-    def _compute(self, predictions, references, fractions=FRACTIONS):
-        drops = np.asarray(references)[:, None] - np.asarray(predictions)
-        if drops.shape[1] != len(fractions):
-            raise ValueError(f"predictions: expected {len(fractions)} probabilities a text, one a fraction, got {drops.shape[1]}.")
-        return {"comprehensiveness": area_under_curve(drops.mean(0), fractions)}
+    def _compute(self, predictions, references, fractions=FRACTIONS, random=None, seed=0):
+        ours, chance = (None if given is None else drop_areas(given, references, fractions) for given in (predictions, random))
+        return measured("comprehensiveness", ours, chance, seed)

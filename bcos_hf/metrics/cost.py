@@ -1,5 +1,6 @@
-"""What a computation costs against another: seconds in turns, and peak memory of a process. Ratios, for machines are shared and differ."""
+"""What a computation costs against another: seconds in turns, and peak memory. Ratios, for machines are shared and differ; lower is better."""
 
+import json
 import os
 import platform
 import statistics
@@ -7,10 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import datasets
+import evaluate
 import torch
+from torch.profiler import ProfilerActivity, profile
 from tqdm.auto import tqdm
+
+from bcos_hf.metrics.bootstrap import measured
 
 
 # for glibc: hold on to freed memory, as tcmalloc and jemalloc do; or give it back at once, so that the resident size is what is in use
@@ -50,6 +58,23 @@ def _resident(field: str) -> int:
     return int(status[field].split()[0]) * 1024
 
 
+def peak_tensor_memory(run: Callable, *args) -> int:
+    """Bytes that the tensors of one call add at their peak: on the GPU where there is one, else on the CPU, where every allocation is traced."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(*args)
+        return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's tracer says when it starts and stops
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as traced:
+        run(*args)
+    with TemporaryDirectory() as place:
+        traced.export_chrome_trace(file := str(Path(place, "trace.json")))
+        events = json.loads(Path(file).read_text(encoding="utf-8"))["traceEvents"]
+    moves = sorted((event["ts"], event["args"]["Ev Idx"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]")
+    return max(accumulate((size for *_, size in moves), initial=0))
+
+
 def peak_ratio(name: str, first: list[str], second: list[str], rounds: int = 3) -> dict:
     """Spread of the ratios of two Python scripts' results, each script and its arguments run in turn, in processes that give memory back."""
     env = {**{key: value for key, value in os.environ.items() if key not in KEEP}, **GIVE_BACK}
@@ -72,3 +97,19 @@ def machine() -> dict:
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     kept = all(os.environ.get(key) == value for key, value in KEEP.items())
     return {"cpu": cpu, "cores": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version(), "allocator_keeps_memory": kept}
+
+
+class CostInForwardPasses(evaluate.Metric):
+    """`compute(predictions=seconds or bytes of explanations [N], references=those of forward passes [N])`: mean ratio with its 95 % interval."""
+
+    def _info(self):
+        number = datasets.Value("float64")
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            inputs_description="predictions: cost of explaining each input; references: of a forward pass of it, measured in turns with the explanation.",
+            features=datasets.Features({"predictions": number, "references": number}),
+        )
+
+    def _compute(self, predictions, references, seed=0):
+        return measured("cost_in_forward_passes", torch.tensor(predictions) / torch.tensor(references), seed=seed)

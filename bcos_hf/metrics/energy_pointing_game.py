@@ -9,7 +9,8 @@ import evaluate
 import torch
 from torch import Tensor
 
-from bcos_hf.metrics.bootstrap import named_interval
+from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.random_scores import random_scores
 
 
 def box_masks(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -67,4 +68,6 @@ class EnergyPointingGame(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, seed=0):
-        return named_interval("energy_pointing_game", energy_pointing_shares(torch.tensor(predictions), torch.tensor(references)), seed=seed)
+        given, regions = torch.tensor(predictions), torch.tensor(references)
+        ours, random = (energy_pointing_shares(maps, regions) for maps in (given, random_scores(given, seed)))
+        return measured("energy_pointing_game", ours, random, seed)

@@ -9,8 +9,9 @@ import evaluate
 import torch
 from torch import Tensor
 
-from bcos_hf.metrics.bootstrap import named_interval
+from bcos_hf.metrics.bootstrap import measured
 from bcos_hf.metrics.grids import grid_side
+from bcos_hf.metrics.random_scores import random_scores
 from bcos_hf.visualization.image import smoothed
 
 
@@ -57,5 +58,6 @@ class GridPointingGame(evaluate.Metric):
         )
 
     def _compute(self, predictions, smooth=0, negative=False, transposed=False, seed=0):
-        shares = grid_pointing_shares(torch.tensor(predictions), smooth, negative, transposed)
-        return named_interval("grid_pointing_game", shares.mean(1), seed=seed)
+        given = torch.tensor(predictions)
+        ours, random = (grid_pointing_shares(maps, smooth, negative, transposed).mean(1) for maps in (given, random_scores(given, seed)))
+        return measured("grid_pointing_game", ours, random, seed)

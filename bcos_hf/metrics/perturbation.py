@@ -32,6 +32,18 @@ def area_under_curve(values: Sequence[float], fractions: Sequence[float] = FRACT
     return float(np.trapezoid(np.asarray(values, dtype=float), np.asarray(fractions, dtype=float)))
 
 
+def drop_areas(probabilities, whole, fractions: Sequence[float] = FRACTIONS) -> Tensor:
+    """Area under the drop from `whole` [N] to `probabilities` [N, F], one a fraction, for each of N texts, [N]; their mean is that of the mean drop.
+
+    Raises:
+        ValueError: not one probability a fraction.
+    """
+    drops = np.asarray(whole)[:, None] - np.asarray(probabilities)
+    if drops.shape[1] != len(fractions):
+        raise ValueError(f"predictions: expected {len(fractions)} probabilities a text, one a fraction, got {drops.shape[1]}.")
+    return torch.tensor([area_under_curve(row, fractions) for row in drops], dtype=torch.float64)
+
+
 @torch.no_grad()
 def perturbation_drops(
     model,

@@ -7,7 +7,7 @@ import datasets
 import evaluate
 import torch
 
-from bcos_hf.metrics.bootstrap import named_interval
+from bcos_hf.metrics.bootstrap import measured
 from bcos_hf.metrics.pixel_perturbation import curve_area
 
 
@@ -22,5 +22,6 @@ class PixelDeletion(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("float64"))}),
         )
 
-    def _compute(self, predictions, seed=0):
-        return named_interval("pixel_deletion", curve_area(torch.tensor(predictions, dtype=torch.float64)), seed=seed)
+    def _compute(self, predictions, random=None, seed=0):
+        ours, chance = (None if given is None else curve_area(torch.as_tensor(given, dtype=torch.float64)) for given in (predictions, random))
+        return measured("pixel_deletion", ours, chance, seed)

@@ -2,13 +2,16 @@
 
 import datasets
 import evaluate
-import numpy as np
 
-from bcos_hf.metrics.perturbation import FRACTIONS, area_under_curve
+from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.perturbation import FRACTIONS, drop_areas
 
 
 class Sufficiency(evaluate.Metric):
-    """`compute(predictions=P [N, F], references=p [N])`: probabilities after masking at each of the F fractions, and before."""
+    """`compute(predictions=P [N, F], references=p [N])`: probabilities with the rationale alone at each of the F fractions, and of the whole text.
+
+    The interval and `random` are as of Comprehensiveness.
+    """
 
     def _info(self):
         return evaluate.MetricInfo(
@@ -18,8 +21,6 @@ class Sufficiency(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("float64")), "references": datasets.Value("float64")}),
         )
 
-    def _compute(self, predictions, references, fractions=FRACTIONS):
-        drops = np.asarray(references)[:, None] - np.asarray(predictions)
-        if drops.shape[1] != len(fractions):
-            raise ValueError(f"predictions: expected {len(fractions)} probabilities a text, one a fraction, got {drops.shape[1]}.")
-        return {"sufficiency": area_under_curve(drops.mean(0), fractions)}
+    def _compute(self, predictions, references, fractions=FRACTIONS, random=None, seed=0):
+        ours, chance = (None if given is None else drop_areas(given, references, fractions) for given in (predictions, random))
+        return measured("sufficiency", ours, chance, seed)

@@ -5,12 +5,13 @@ The lexicon is independent of the training labels. Source of the valences: Hutto
 
 from collections.abc import Callable
 
+import datasets
+import evaluate
 import numpy as np
 from tqdm.auto import tqdm
 
+from bcos_hf.metrics.rank_agreement import spearman
 from bcos_hf.models.bcos_text import with_tokens
-
-from .rank_agreement import spearman
 
 
 def rated_words(explain: Callable, tokenizer, texts: list[str], valence: dict[str, float], batch_size: int = 64) -> list[list[tuple[float, float]]]:
@@ -56,3 +57,21 @@ def word_valence_interval(rated: list[list[tuple[float, float]]], confidence: fl
 
 def _rho(rated: list[list[tuple[float, float]]]) -> float:
     return spearman(*zip(*(pair for rows in rated for pair in rows), strict=True))
+
+
+class WordValence(evaluate.Metric):
+    """`compute(predictions=contributions [N, L], references=valences [N, L])` of the rated words of N texts: Spearman's rho over all with its 95 % interval."""
+
+    def _info(self):
+        numbers = datasets.Sequence(datasets.Value("float64"))
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="Wang et al., B-cos LM: Efficiently Transforming Pre-trained Language Models for Improved Explainability, TMLR 2025.",
+            inputs_description="predictions: for each text the contributions of its rated words, positive less negative class; references: people's ratings.",
+            features=datasets.Features({"predictions": numbers, "references": numbers}),
+        )
+
+    def _compute(self, predictions, references, seed=0):
+        rated = [list(zip(*rows, strict=True)) for rows in zip(predictions, references, strict=True)]
+        made = word_valence_interval(rated, seed=seed)
+        return {("word_valence" if key == "rho" else key if key in ("n", "seed") else f"word_valence_{key}"): value for key, value in made.items()}

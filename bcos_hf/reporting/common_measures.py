@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from bcos_hf.metrics import bootstrap_interval, randomisation_sensitivity, rank_agreement
-from bcos_hf.metrics.cost import seconds
+from bcos_hf.metrics.cost import peak_tensor_memory, seconds
 
 from .subjects import Subject
+
+
+TRACED = 3  # inputs whose memory is measured: a trace of every allocation of a method of many passes is long
 
 
 def interval(values: Tensor, seed: int) -> dict:
@@ -27,7 +30,7 @@ def completeness(subject: Subject, subjects: dict[str, Subject], count: int) -> 
 
 
 def cost(subject: Subject, subjects: dict[str, Subject], count: int) -> dict:
-    """Seconds of an explanation over seconds of a forward pass of the same model, taken in turns, one input at a time."""
+    """Seconds of an explanation over seconds of a forward pass of the same model, taken in turns, one input at a time; and peak bytes, of a few inputs."""
 
     @torch.no_grad()
     def forward(inputs: dict) -> None:
@@ -40,12 +43,15 @@ def cost(subject: Subject, subjects: dict[str, Subject], count: int) -> dict:
 
     made = {}
     for name, explain in subject.explainers.items():
-        ratios = []
+        ratios, memory = [], []
         explanation(explain, next(subject.batches(count, size=1))[0])  # the first call of all loads what a GPU loads lazily
         for inputs, _ in subject.batches(count, size=1):
             forward(inputs)  # the first of a shape is slower
             ratios.append(seconds(explanation, explain, inputs) / seconds(forward, inputs))
-        made[name] = {"cost_in_forward_passes": interval(torch.tensor(ratios), subject.seed)}
+            if len(memory) < TRACED:
+                memory.append(peak_tensor_memory(explanation, explain, inputs) / peak_tensor_memory(forward, inputs))
+        found = {"cost_in_forward_passes": ratios, "memory_in_forward_passes": memory}
+        made[name] = {measure: interval(torch.tensor(values), subject.seed) for measure, values in found.items()}
     return made
 
 
