@@ -81,7 +81,10 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
             assert abs(run["explanations"]["plain"]["random"][measure]["mean"]) < 0.9 and -1 <= run["explanations"]["bcos"]["bcos"][measure]["mean"] <= 1
     page, claims = experiment_page(result), results_page([result], [{"paper": "q", "claim": "large", "why": "no data"}])
     assert "| plain | 1.000 (1.000 to 1.000) |" in page and "| plain | integrated_gradients |" in page and "| bcos | bcos |" in page
-    assert "highest seed. Toy words." in page and "| p | as accurate |" in claims and "not tested: no data" in claims
+    first = [run["explanations"]["bcos"]["bcos"]["comprehensiveness"] for run in result["runs"].values()]
+    mean, low, high = sum(made["mean"] for made in first) / 2, min(made["low"] for made in first), max(made["high"] for made in first)
+    assert f"| bcos | bcos | {mean:.3f} ({low:.3f} to {high:.3f}) |" in page and "bootstrap intervals. Toy words." in page
+    assert "| p | as accurate |" in claims and "not tested: no data" in claims
     *panels, curves = plot_experiment(result, files / "small.png").axes
     titles = ["comprehensiveness", "sufficiency", "sequence pointing game", "token f1", "iou f1", "auprc", "relative residual", "cost in forward passes"]
     titles += ["memory in forward passes"]
@@ -191,12 +194,12 @@ def test_a_page_says_what_is_missing():
         for named in of_seed["explanations"].values():
             for measures in named.values():
                 for found in measures.values():
-                    found["n"] = 3
+                    found.update(n=3, low=found["mean"] - 0.05, high=found["mean"] + 0.05)
     claims = [dict(paper="p", claim="c", of="bcos", against="plain", kind="beats_all_posthoc", measure="sufficiency")]
     machine = {"gpu": None, "cpu": "a CPU", "torch": "2"}
     page = results_page([{"name": "n", "title": "t", "remark": "", "machine": machine, "experiment": {"claims": claims}, "runs": runs}], [])
     assert "| p | c |  |  | not measured |" in page and "nan" not in page
-    assert "| bcos | bcos | 0.100 (1 of 2 seeds) |" in page and "| plain | input_x_gradient | 0.200 (0.200 to 0.200) |" in page
+    assert "| bcos | bcos | 0.100 (0.050 to 0.150, 1 of 2 seeds) |" in page and "| plain | input_x_gradient | 0.200 (0.150 to 0.250) |" in page
 
 
 @pytest.mark.parametrize("file", sorted((RECIPES / "configs" / "report").glob("*.yaml")), ids=lambda file: file.stem)

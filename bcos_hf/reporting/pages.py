@@ -5,31 +5,35 @@ import numpy as np
 from .claims import judged
 
 
-def _cell(values: list[float], seeds: int) -> str:
-    """Mean over seeds, the lowest and the highest, and of how many seeds where that is not all."""
-    if not values:
+BRACKETS = "In brackets: of an accuracy the lowest and the highest seed, of a measure the lowest and the highest limit of the seeds' 95 % bootstrap intervals."
+
+
+def _cell(intervals: list[dict[str, float]], seeds: int) -> str:
+    """Mean over seeds, the lowest "low" and the highest "high", and of how many seeds where that is not all."""
+    if not intervals:
         return ""
-    notes = [f"{min(values):.3f} to {max(values):.3f}"] if len(values) > 1 else []
-    notes += [f"{len(values)} of {seeds} seeds"] if len(values) < seeds else []
-    return f"{np.mean(values):.3f}" + (f" ({', '.join(notes)})" if notes else "")
+    means, lows, highs = ([interval[key] for interval in intervals] for key in ("mean", "low", "high"))
+    missing = f", {len(intervals)} of {seeds} seeds" if len(intervals) < seeds else ""
+    return f"{np.mean(means):.3f} ({min(lows):.3f} to {max(highs):.3f}{missing})"
 
 
 def experiment_page(result: dict) -> str:
-    """Title, accuracies and measures; in brackets the lowest and the highest of the seeds."""
+    """Title, accuracies and measures, with `BRACKETS`."""
     runs, lines = list(result["runs"].values()), [f"## {result['title']}", ""]
     where = result["machine"]
-    line = f"Seeds {', '.join(result['runs'])}; {where['gpu'] or where['cpu']}, torch {where['torch']}. In brackets the lowest and the highest seed."
-    lines += [f"{line} {result['remark']}".rstrip(), ""]
+    lines += [f"Seeds {', '.join(result['runs'])}; {where['gpu'] or where['cpu']}, torch {where['torch']}. {BRACKETS} {result['remark']}".rstrip(), ""]
     lines += ["| model | test accuracy |", "|---|---|"]
-    lines += [f"| {name} | {_cell([run['accuracy'][name] for run in runs], len(runs))} |" for name in runs[0]["accuracy"]]
+    for name in runs[0]["accuracy"]:
+        values = [run["accuracy"][name] for run in runs]
+        lines.append(f"| {name} | {_cell([{'mean': value, 'low': value, 'high': value} for value in values], len(runs))} |")
     rows = [(model, explainer, found) for model, named in runs[0]["explanations"].items() for explainer, found in named.items()]
     names = list(dict.fromkeys(name for *_, found in rows for name in found))
     if names:
         counts = {name: next(found[name]["n"] for *_, found in rows if name in found) for name in names}
         lines += ["", f"| model | explanation | {' | '.join(f'{name} (n = {counts[name]})' for name in names)} |", "|---|---|" + "---|" * len(names)]
     for model, explainer, _ in rows:
-        series = [[run["explanations"][model][explainer][name]["mean"] for run in runs if name in run["explanations"][model][explainer]] for name in names]
-        cells = [_cell(values, len(runs)) for values in series]
+        found = [run["explanations"][model][explainer] for run in runs]
+        cells = [_cell([of_seed[name] for of_seed in found if name in of_seed], len(runs)) for name in names]
         lines.append(f"| {model} | {explainer} | {' | '.join(cells)} |")
     curves = {model: points for model, points in runs[0]["history"].items() if len(points) > 1}
     if curves:
