@@ -1,8 +1,10 @@
 """Measures of texts' explanations, and sanity checks: slow loops and other libraries beside the fast code, chance, perfect explanations, evaluate.load."""
 
+from dataclasses import replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import evaluate
 import numpy as np
@@ -14,13 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn import metrics as reference
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from test_decoders import tokenizer_of
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import bcos_hf
 from bcos_hf import bcosify
 from bcos_hf.baselines import input_x_gradient
 from bcos_hf.metrics import area_under_curve, faithfulness, faithfulness_areas, perturbation_drops, random_scores
 from bcos_hf.metrics.bootstrap import bootstrap_interval, measured
+from bcos_hf.metrics.contrastive_pairs import ContrastivePair, play_evidence_rank, token_of
 from bcos_hf.metrics.cost import peak_tensor_memory
 from bcos_hf.metrics.evidence_rank import expected_reciprocal_ranks, reciprocal_ranks
 from bcos_hf.metrics.randomisation import as_it_was, randomisation_sensitivity
@@ -358,6 +362,55 @@ def test_randomisation_leaves_the_model_and_is_felt(family):
         next(model.classifier.parameters()).data.zero_()
         raise RuntimeError
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("family", "head"), [("bert", "mlm"), ("gpt2", "causal"), ("llama", "causal")])
+def test_the_evidence_rank_of_a_language_model_is_that_of_each_pair_alone(family, head):
+    model, gap, special = bcosify(tiny(family, head)), " w4 w20", {"mask_token": "w4"}
+    gap, special = (gap, special) if head == "mlm" else ("", {})
+    given = [("w7 w8 w9 w10", "w30", [(0, 2)]), ("w11 w12", "w31", [(4, 7)]), ("w13 w14 w15", "w32", [(0, 3), (8, 11)])]
+    pairs = [ContrastivePair(text + gap, word, "w33", evidence) for text, word, evidence in given]
+
+    def knows(input_ids, **rest):  # gives all to the tokens that decide, wherever they are
+        return SimpleNamespace(contributions=torch.isin(input_ids, torch.tensor([7, 12, 13, 15])).double()[:, None])
+
+    made = play_evidence_rank(pairs, {"bcos": model.explain, "knows": knows}, tokenizer_of(90, **special), batch_size=2, seed=3)
+    ranks, chances = [], []
+    for pair, (text, word, evidence) in zip(pairs, given, strict=True):
+        ids = [int(token[1:]) for token in pair.text.split()]
+        place = {"position": ids.index(4)} if gap else {}
+        scores = model.explain(input_ids=torch.tensor([ids]), targets=int(word[1:]), contrast=33, **place).contributions[0, 0].tolist()
+        order = [ids[index] for index in sorted(range(len(ids)), key=lambda index: -scores[index]) if ids[index] != 4]
+        deciding = [int(text[start + 1 : end]) for start, end in evidence]
+        ranks.append(1 / (1 + min(order.index(token) for token in deciding)))
+        orders = list(permutations(order))
+        chances.append(np.mean([1 / (1 + min(one.index(token) for token in deciding)) for one in orders]))
+    assert made["bcos"]["mean"] == pytest.approx(np.mean(ranks)) and made["knows"]["mean"] == 1
+    assert made["random"]["mean"] == pytest.approx(np.mean(chances)) and (made["bcos"]["n"], made["bcos"]["seed"]) == (3, 3)
+
+
+@pytest.mark.parametrize("split", [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Metaspace(), pre_tokenizers.Whitespace()])
+def test_the_token_of_a_word_is_the_one_that_stands_in_its_place(split):
+    """Of tokenizers whose tokens begin with a space (GPT-2), with a mark for it (Llama), and without (BERT)."""
+    made = Tokenizer(models.BPE(unk_token="?"))
+    made.pre_tokenizer = split
+    made.train_from_iterator(["The keys are here", "The key is here", "are is"] * 9, trainers.BpeTrainer(vocab_size=90, special_tokens=["?", "[MASK]"]))
+    plain, masked = (transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="?", **mask) for mask in ({}, {"mask_token": "[MASK]"}))
+    for word in ("are", "is"):
+        after, between = token_of(plain, "The keys", word), token_of(masked, "The keys [MASK] here", word)
+        assert after == plain(f"The keys {word}")["input_ids"][-1] and after == between
+        assert plain.convert_ids_to_tokens(after).strip("Ġ▁") == word
+
+
+def test_what_makes_no_contrastive_pair_is_said():
+    masked, pair = tokenizer_of(90, mask_token="w4"), ContrastivePair("w7 w4", "w30", "w30", [(0, 2)])
+    with pytest.raises(ValueError, match="share theirs"):
+        play_evidence_rank([pair], {}, masked)
+    with pytest.raises(ValueError, match="in 1 of 2"):
+        play_evidence_rank([replace(pair, foil="w31"), ContrastivePair("w7", "w30", "w31", [(0, 2)])], {}, masked)
+    with pytest.raises(ValueError, match="found none in 1"):
+        zero = SimpleNamespace(contributions=torch.zeros(1, 1, 1))
+        play_evidence_rank([ContrastivePair("w7", "w30", "w31", [])], {"zero": lambda **inputs: zero}, tokenizer_of(90))
 
 
 # -- as metrics

@@ -2,6 +2,7 @@
 
 from .bootstrap import bootstrap_interval
 from .completeness import relative_residual
+from .contrastive_pairs import ContrastivePair, play_evidence_rank
 from .energy_pointing_game import energy_pointing_shares
 from .evaluation import evaluate_classifier
 from .evidence_rank import expected_reciprocal_ranks, reciprocal_ranks
@@ -21,6 +22,7 @@ from .zero_shot import ZeroShotClassifier, class_embeddings, image_embeddings, l
 
 __all__ = [
     "FRACTIONS",
+    "ContrastivePair",
     "ZeroShotClassifier",
     "area_under_curve",
     "bootstrap_interval",
@@ -41,6 +43,7 @@ __all__ = [
     "marked_tokens",
     "pair_inputs",
     "perturbation_drops",
+    "play_evidence_rank",
     "play_grid_pointing_game",
     "play_grids",
     "play_sequence_pointing_game",
