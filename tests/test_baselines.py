@@ -233,6 +233,16 @@ def test_targets_share_the_forward_passes(method):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize("family", ["bert", "resnet"])
+def test_a_method_costs_its_own_passes_and_one_that_poses_the_question(family):
+    model, passes = tiny(family), []
+    model.classifier.register_forward_hook(lambda *args: passes.append(torch.is_grad_enabled()))
+    for name, wanted in {"random": [False], "input_x_gradient": [True], "saliency": [False, True]}.items():
+        BASELINES[name](model, targets=0, **batch_of(family))
+        assert passes == wanted
+        passes.clear()
+
+
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "resnet", "vit", "clip"])
 def test_every_baseline_has_the_call_of_explain_or_says_why_not(name, family):

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from bcos_hf.models.bcos_explanation import Explanation
 from bcos_hf.models.bcos_text import input_of, last_tokens
 
-from .input_x_gradient import input_x_gradient, on_device
+from .explained_function import unexplained
+from .input_x_gradient import on_device
 
 
 @contextmanager
@@ -46,10 +47,11 @@ def attention_rollout(model, targets=None, contrast=None, **inputs: Tensor) -> E
     Raises:
         ValueError: a model that is no transformer, or gives no attention probabilities.
     """
-    made = input_x_gradient(model, targets, contrast, **inputs)
+    inputs = on_device(model, inputs)
+    made, _ = unexplained(model, targets, contrast, inputs)
     tower = getattr(model.base_model, "vision_model", model.base_model)
     with torch.no_grad(), _eager(tower):
-        attentions = getattr(tower(**on_device(model, inputs), output_attentions=True), "attentions", None)
+        attentions = getattr(tower(**inputs, output_attentions=True), "attentions", None)
     if not attentions or attentions[0] is None:
         raise ValueError(f"attention_rollout: expected a transformer that gives its attention probabilities; a {type(tower).__name__} gives none.")
     flow, found = rolled_out(attentions), made.contributions

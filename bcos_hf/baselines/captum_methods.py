@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from bcos_hf.models.bcos_explanation import Explanation
 
-from .explained_function import Explained, absent, embedded, shared_out, switches
-from .input_x_gradient import input_x_gradient, on_device
+from .explained_function import Explained, absent, shared_out, switches, unexplained
+from .input_x_gradient import on_device
 
 
 COMPLETE = 0.01  # what DeepLift's contributions may lack, as a part of their absolute sum: more than rounding in float32, less than a wrong rule
@@ -127,8 +127,8 @@ def captum_explanation(method: str, model, targets=None, contrast=None, **inputs
     how, inputs = METHODS[method], on_device(model, inputs)
     if not any(isinstance(module, how.needs) for module in model.modules()):
         raise ValueError(f"{method}: expected a model with a {how.needs.__name__}, whose gradient it changes; a {type(model).__name__} has none.")
-    made = input_x_gradient(model, targets, contrast, **inputs)
-    x = embedded(model, inputs) if made.pixel_values is None else inputs.pop("pixel_values").detach()
+    made, x = unexplained(model, targets, contrast, inputs)
+    inputs.pop("pixel_values", None)
     mask = inputs.get("attention_mask") if made.pixel_values is None else None
     tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     fixed = {name: value for name, value in inputs.items() if name not in tensors}

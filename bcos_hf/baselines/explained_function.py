@@ -1,10 +1,14 @@
 """What post-hoc methods explain, as a function: the explained numbers of pixels, of embeddings, or of switches that turn parts of an input off."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from bcos_hf.metrics.pixel_perturbation import FILLS
+from bcos_hf.models.bcos_explaining import asked
 from bcos_hf.models.bcos_explanation import Explanation, explained_logits
+from bcos_hf.models.bcos_precision import wide_dtype
 from bcos_hf.models.bcos_text import input_of, last_tokens
 from bcos_hf.models.modeling_bcos import changed_at, leaf_at
 
@@ -70,6 +74,21 @@ def shared_out(values: Tensor, x: Tensor, cell: int) -> Tensor:
         return values
     inside = [torch.tensor([min(cell, side - start) for start in range(0, side, cell)], device=x.device) for side in x.shape[2:]]
     return everywhere(values / (inside[0][:, None] * inside[1]), x, cell)[:, 0]
+
+
+def unexplained(model: nn.Module, targets, contrast, inputs: dict) -> tuple[Explanation, Tensor]:
+    """What a method is asked, for one forward pass: an Explanation whose contributions are zeros, and x, pixels [N, C, H, W] or embeddings [N, L, D].
+
+    Args:
+        targets, contrast: as in `explain`. inputs: the model's, where it is.
+    """
+    pixels = inputs.get("pixel_values")
+    with torch.no_grad(), nullcontext([pixels]) if pixels is not None else leaf_at(*input_of(model.base_model)) as leaves:
+        logits = logits_of(model, inputs)
+    targets, contrast, relative = asked(logits, targets, contrast)
+    numbers, x = explained_logits(logits, targets, contrast, relative).to(wide_dtype(logits)), leaves[0].detach()
+    contributions = numbers.new_zeros(*targets.shape, *(x.shape[1:2] if pixels is None else x.shape[2:]))
+    return Explanation(logits, targets, contributions, torch.zeros_like(numbers), numbers, None, contrast, relative, pixel_values=pixels), x
 
 
 @torch.no_grad()

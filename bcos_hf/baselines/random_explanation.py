@@ -7,12 +7,13 @@ import torch
 from bcos_hf.metrics.random_scores import random_scores
 from bcos_hf.models.bcos_explanation import Explanation
 
-from .input_x_gradient import input_x_gradient
+from .explained_function import unexplained
+from .input_x_gradient import on_device
 
 
 def random_explanation(model, targets=None, contrast=None, seed: int | torch.Generator = 0, **inputs) -> Explanation:
     """An Explanation of independent uniform numbers in [-1, 1), see `random_scores` for the seed; other arguments as `input_x_gradient`."""
-    made = input_x_gradient(model, targets, contrast, **inputs)
+    made, _ = unexplained(model, targets, contrast, on_device(model, inputs))
     contributions = random_scores(made.contributions, seed)
     residual = made.explained_logits - contributions.flatten(2).sum(-1)
     return replace(made, contributions=contributions, weights=None, residual=residual)

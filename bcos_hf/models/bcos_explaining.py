@@ -38,6 +38,15 @@ def as_classes(name: str, value, logits: Tensor, width: int | None = None) -> Te
     return value.expand(n, width or value.shape[1]).contiguous()
 
 
+def asked(logits: Tensor, targets=None, contrast=None) -> tuple[Tensor, Tensor | None, bool]:
+    """Targets [N, K], what they are contrasted with, [N, K] or None, and whether that is the mean of all logits; as given to `explained`."""
+    targets = as_classes("targets", logits.argmax(-1) if targets is None else targets, logits)
+    relative = isinstance(contrast, str)
+    if relative and contrast != "mean":
+        raise ValueError(f"contrast: expected classes or 'mean', got {contrast!r}.")
+    return targets, None if contrast is None or relative else as_classes("contrast", contrast, logits, targets.shape[1]), relative
+
+
 def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=None, channel_dim: int = -1, chunk: int | None = None) -> Explanation:
     """The explanation of logits [N, C] that were made in explanation mode from the explained input x [N, ...].
 
@@ -49,11 +58,7 @@ def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=N
         chunk: how many of the K backward passes run as one batch. None: 8 on an accelerator, 1 on a CPU, whose caches a batch outgrows.
     """
     chunk = chunk or (1 if x.device.type == "cpu" else 8)
-    targets = as_classes("targets", logits.argmax(-1) if targets is None else targets, logits)
-    relative = isinstance(contrast, str)
-    if relative and contrast != "mean":
-        raise ValueError(f"contrast: expected classes or 'mean', got {contrast!r}.")
-    contrast = None if contrast is None or relative else as_classes("contrast", contrast, logits, targets.shape[1])
+    targets, contrast, relative = asked(logits, targets, contrast)
     with torch.enable_grad():  # whoever calls may have switched gradients off
         numbers = explained_logits(logits, targets, contrast, relative)
     weights, constant = _rows(numbers, x, probe, chunk)
