@@ -449,14 +449,15 @@ def test_metrics_load_by_path_and_report_chance_seed_and_number():
 # -- cost
 
 
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 @pytest.mark.parametrize("size", [2**10, 2**20])
-def test_peak_memory_is_what_is_alive_at_once(size):
+def test_peak_memory_is_what_is_alive_at_once(size, device):
     def run():
-        one = torch.ones(size, device="cuda" if torch.cuda.is_available() else "cpu")
+        one = torch.ones(size, device=device)
         two = one.sin()
         del one
         three = two.cos()
         del two
         return three.sin()
 
-    assert peak_tensor_memory(run) == 2 * 4 * size
+    assert peak_tensor_memory(device, run) == 2 * 4 * size

@@ -58,9 +58,9 @@ def _resident(field: str) -> int:
     return int(status[field].split()[0]) * 1024
 
 
-def peak_tensor_memory(run: Callable, *args) -> int:
-    """Bytes that the tensors of one call add at their peak: on the GPU where there is one, else on the CPU, where every allocation is traced."""
-    if torch.cuda.is_available():
+def peak_tensor_memory(device: str | torch.device, run: Callable, *args) -> int:
+    """Bytes that the tensors of one call add on a GPU, or on the CPU, where every allocation is traced, at their peak."""
+    if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run(*args)

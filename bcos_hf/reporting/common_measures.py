@@ -49,7 +49,8 @@ def cost(subject: Subject, subjects: dict[str, Subject], count: int) -> dict:
             forward(inputs)  # the first of a shape is slower
             ratios.append(seconds(explanation, explain, inputs) / seconds(forward, inputs))
             if len(memory) < TRACED:
-                memory.append(peak_tensor_memory(explanation, explain, inputs) / peak_tensor_memory(forward, inputs))
+                peaks = [peak_tensor_memory(subject.device, *run) for run in ((explanation, explain, inputs), (forward, inputs))]
+                memory.append(peaks[0] / peaks[1])
         found = {"cost_in_forward_passes": ratios, "memory_in_forward_passes": memory}
         made[name] = {measure: interval(torch.tensor(values), subject.seed) for measure, values in found.items()}
     return made
