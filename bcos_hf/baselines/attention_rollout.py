@@ -5,7 +5,6 @@ Source: Abnar & Zuidema, ACL 2020 (arXiv 2005.00928) section 3. It is one map wh
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,7 @@ from torch.nn import functional as F
 from bcos_hf.models.bcos_explanation import Explanation
 from bcos_hf.models.bcos_text import input_of, last_tokens
 
-from .explained_function import unexplained
-from .input_x_gradient import on_device
+from .explained_function import attributed, on_device, unexplained
 
 
 @contextmanager
@@ -64,4 +62,4 @@ def attention_rollout(model, targets=None, contrast=None, **inputs: Tensor) -> E
         map_ = (flow[:, 0] if special else flow.mean(1))[:, special:].unflatten(1, (rows, columns))
         map_ = F.interpolate(map_[:, None], size=found.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     map_ = map_.to(found.dtype)[:, None].expand_as(found).contiguous()
-    return replace(made, contributions=map_, weights=None, residual=made.explained_logits - map_.flatten(2).sum(-1))
+    return attributed(made, map_)

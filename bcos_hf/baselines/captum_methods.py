@@ -8,15 +8,14 @@ Where: at the pixels, or at the output of the embedding layer, as B-cos models a
 import importlib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from bcos_hf.models.bcos_explanation import Explanation
 
-from .explained_function import Explained, absent, shared_out, switches, unexplained
-from .input_x_gradient import on_device
+from .explained_function import Explained, absent, attributed, on_device, shared_out, switches, unexplained
 
 
 COMPLETE = 0.01  # what DeepLift's contributions may lack, as a part of their absolute sum: more than rounding in float32, less than a wrong rule
@@ -145,7 +144,7 @@ def captum_explanation(method: str, model, targets=None, contrast=None, **inputs
             map_ = _attributed(how, options, forward, k, arguments)
             found[part, k, ..., : map_.shape[-1]] = map_
     found = found if mask is None else found * mask[:, None]
-    return replace(made, contributions=found, weights=None, residual=made.explained_logits - found.flatten(2).sum(-1))
+    return attributed(made, found)
 
 
 def _attributed(how: Method, options: Options, forward: Explained, k: int, arguments: tuple) -> Tensor:

@@ -1,6 +1,7 @@
 """What post-hoc methods explain, as a function: the explained numbers of pixels, of embeddings, or of switches that turn parts of an input off."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -76,27 +77,36 @@ def shared_out(values: Tensor, x: Tensor, cell: int) -> Tensor:
     return everywhere(values / (inside[0][:, None] * inside[1]), x, cell)[:, 0]
 
 
+def on_device(model, inputs: dict) -> dict:
+    """Inputs where the model is."""
+    return {name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+
+
+@torch.no_grad()
+def answered(model: nn.Module, inputs: dict) -> tuple[Tensor, Tensor]:
+    """Logits [N, C], and what is explained, x: pixels [N, C, H, W] or embeddings [N, L, D]; inputs where the model is."""
+    pixels = inputs.get("pixel_values")
+    with nullcontext([pixels]) if pixels is not None else leaf_at(*input_of(model.base_model)) as leaves:
+        logits = logits_of(model, inputs)
+    return logits, leaves[0].detach()
+
+
 def unexplained(model: nn.Module, targets, contrast, inputs: dict) -> tuple[Explanation, Tensor]:
-    """What a method is asked, for one forward pass: an Explanation whose contributions are zeros, and x, pixels [N, C, H, W] or embeddings [N, L, D].
+    """What a method is asked, for one forward pass: an Explanation whose contributions are zeros, and x as of `answered`.
 
     Args:
         targets, contrast: as in `explain`. inputs: the model's, where it is.
     """
-    pixels = inputs.get("pixel_values")
-    with torch.no_grad(), nullcontext([pixels]) if pixels is not None else leaf_at(*input_of(model.base_model)) as leaves:
-        logits = logits_of(model, inputs)
+    logits, x = answered(model, inputs)
     targets, contrast, relative = asked(logits, targets, contrast)
-    numbers, x = explained_logits(logits, targets, contrast, relative).to(wide_dtype(logits)), leaves[0].detach()
+    numbers, pixels = explained_logits(logits, targets, contrast, relative).to(wide_dtype(logits)), inputs.get("pixel_values")
     contributions = numbers.new_zeros(*targets.shape, *(x.shape[1:2] if pixels is None else x.shape[2:]))
     return Explanation(logits, targets, contributions, torch.zeros_like(numbers), numbers, None, contrast, relative, pixel_values=pixels), x
 
 
-@torch.no_grad()
-def embedded(model: nn.Module, inputs: dict) -> Tensor:
-    """The explained input [N, L, D] of a text."""
-    with leaf_at(*input_of(model.base_model)) as leaf:
-        model(**inputs)
-    return leaf[0].detach()
+def attributed(made: Explanation, contributions: Tensor) -> Explanation:
+    """`made` with contributions [N, K, ...], and what they do not add up to as residual."""
+    return replace(made, contributions=contributions, weights=None, residual=made.explained_logits - contributions.flatten(2).sum(-1))
 
 
 def absent(baseline, model: nn.Module, x: Tensor, inputs: dict) -> Tensor:
@@ -104,7 +114,7 @@ def absent(baseline, model: nn.Module, x: Tensor, inputs: dict) -> Tensor:
     if baseline == "pad" and x.dim() == 3 and model.config.pad_token_id is not None:
         baseline = model.config.pad_token_id
     if isinstance(baseline, int) and x.dim() == 3:
-        return embedded(model, {**inputs, "input_ids": torch.full_like(inputs["input_ids"], baseline)})
+        return answered(model, {**inputs, "input_ids": torch.full_like(inputs["input_ids"], baseline)})[1]
     if isinstance(baseline, str) and baseline != "zero":
         if baseline not in FILLS or x.dim() == 3:
             known = "'zero', 'pad', the number of a token" if x.dim() == 3 else f"one of {sorted(FILLS)}"

@@ -3,14 +3,14 @@
 Source: Selvaraju et al., ICCV 2017 (arXiv 1610.02391) section 3. It does not add up to the logit; the difference is in `residual`.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bcos_hf.models.bcos_explaining import explained
 from bcos_hf.models.bcos_explanation import Explanation
+
+from .explained_function import attributed
 
 
 def grad_cam(model, pixel_values: Tensor | None = None, targets=None, contrast=None, **inputs) -> Explanation:
@@ -42,5 +42,5 @@ def grad_cam(model, pixel_values: Tensor | None = None, targets=None, contrast=N
     made = explained(logits, hidden, probe, targets, contrast, channel_dim=1)
     cam = (made.weights.mean((-2, -1), keepdim=True) * hidden.detach()[:, None]).sum(2).relu()
     cam = F.interpolate(cam, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False)
-    residual = made.explained_logits - cam.flatten(2).sum(-1)
-    return replace(made, contributions=cam, weights=None, residual=residual, pixel_values=pixel_values)
+    made.pixel_values = pixel_values
+    return attributed(made, cam)

@@ -13,12 +13,7 @@ from bcos_hf.models.bcos_explanation import Explanation
 from bcos_hf.models.bcos_text import input_of
 from bcos_hf.models.modeling_bcos import leaf_at
 
-from .explained_function import logits_of
-
-
-def on_device(model, inputs: dict) -> dict:
-    """Inputs where the model is."""
-    return {name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+from .explained_function import logits_of, on_device
 
 
 def input_x_gradient(model, targets=None, contrast=None, **inputs: Tensor) -> Explanation:
