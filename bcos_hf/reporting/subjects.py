@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassif
 
 from bcos_hf import training
 from bcos_hf.data import load_text_dataset, prompts_of, stacked
-from bcos_hf.metrics import ZeroShotClassifier, class_embeddings
+from bcos_hf.metrics import ZeroShotClassifier, class_embeddings, confident_texts
 
 
 TEXTS_AT_ONCE, PICTURES_AT_ONCE = 32, 25
@@ -83,6 +83,11 @@ class TextSubject(Subject):
     def labels(self) -> list[int]:
         """Of the test split."""
         return list(self.rows[0][self.rows[1].label])
+
+    @cached_property
+    def confident(self) -> dict[int, list[tuple[str, float]]]:
+        """Of the test split, what `confident_texts` finds."""
+        return confident_texts(self.model, self.tokenizer, self.texts, self.labels)
 
     def batches(self, count: int, size: int | None = None) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         items = sorted(zip(self.texts[:count], self.labels[:count], strict=True), key=lambda item: len(item[0]))  # little padding

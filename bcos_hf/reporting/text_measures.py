@@ -1,7 +1,7 @@
 """Measures of explanations of texts, as in common_measures.py."""
 
 from bcos_hf.data import lexicon
-from bcos_hf.metrics import confident_texts, faithfulness_areas, play_sequence_pointing_game, sample_pairs
+from bcos_hf.metrics import faithfulness_areas, play_sequence_pointing_game, sample_pairs
 from bcos_hf.metrics.word_valence import rated_words, word_valence_interval
 
 from .common_measures import COMMON, interval
@@ -40,7 +40,7 @@ def rationales(subject: TextSubject, subjects: dict[str, TextSubject], column: s
 
 def sequence_pointing_game(subject: TextSubject, subjects: dict[str, TextSubject], judge: str, count: int) -> dict:
     """SeqPG, on pairs of the model `judge`'s confident texts."""
-    pairs = sample_pairs(confident_texts(subjects[judge].model, subject.tokenizer, subject.texts, subject.labels), count)
+    pairs = sample_pairs(subjects[judge].confident, count)
     played = play_sequence_pointing_game(pairs, subject.explainers, subject.tokenizer, seed=subject.seed)
     return {name: {"sequence_pointing_game": {key: played[name][key] for key in ("mean", "low", "high", "n")}} for name in subject.explainers}
 
