@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.random_scores import random_scores
 
 
 def relative_residual(contributions, constants, logits):
@@ -34,7 +35,7 @@ class Completeness(evaluate.Metric):
         width = max(len(row) for row in predictions)
         rows = [list(row) + [0.0] * (width - len(row)) for row in predictions]
         residuals = relative_residual(rows, constants, references)
-        noise = np.random.default_rng(seed).uniform(-1, 1, np.shape(rows)) * (np.arange(width) < [[len(row)] for row in predictions])
+        noise = random_scores(torch.tensor(rows), seed).numpy() * (np.arange(width) < [[len(row)] for row in predictions])
         scale = np.abs(rows).sum(1, keepdims=True) / np.maximum(np.abs(noise).sum(1, keepdims=True), np.finfo(float).tiny)
         random = relative_residual(noise * scale, constants, references)
         return {**measured("mean_relative_residual", torch.tensor(residuals), torch.tensor(random), seed), "max_relative_residual": float(residuals.max())}

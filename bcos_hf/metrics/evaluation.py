@@ -22,7 +22,7 @@ from bcos_hf.models.bcos_explanation import Explanation
 from .bootstrap import bootstrap_interval
 from .grid_protocol import play_grids
 from .grids import compose_grids, sample_grids
-from .perturbation import area_under_curve, perturbation_drops
+from .perturbation import drop_areas, perturbation_drops
 from .pixel_perturbation import deletion_curve, insertion_curve
 
 
@@ -56,10 +56,6 @@ class _Batch:
         given = (value.to(device) for value in (ids, self.inputs["attention_mask"], self.explanation.contributions[:, 0], special))
         return perturbation_drops(partial(self.model, **others), *given, tokenizer.mask_token_id)
 
-    def drop_areas(self, name: str) -> Tensor:
-        """[N]; the mean is the area under the mean drop."""
-        return torch.tensor([area_under_curve(drops) for drops in self.drops[name].tolist()])
-
     def pixel_areas(self, curve) -> Tensor:
         """[N], of the predicted class's probability (softmax)."""
         given = (self.inputs["pixel_values"].to(self.model.device), self.explanation.contributions[:, 0], self.explanation.targets[:, 0])
@@ -71,7 +67,7 @@ BOTH = {
     "accuracy": lambda batch: (batch.logits.argmax(-1) == batch.labels).double(),
     "completeness": lambda batch: batch.explanation.relative_residual[:, 0],
 }
-TEXTS = {**BOTH, **{name: lambda batch, name=name: batch.drop_areas(name) for name in ("comprehensiveness", "sufficiency")}}
+TEXTS = {**BOTH, **{name: lambda batch, name=name: drop_areas(batch.drops[name].cpu()) for name in ("comprehensiveness", "sufficiency")}}
 PICTURES = {**BOTH, "pixel_deletion": lambda batch: batch.pixel_areas(deletion_curve), "pixel_insertion": lambda batch: batch.pixel_areas(insertion_curve)}
 GRIDS = "grid_pointing_game"
 

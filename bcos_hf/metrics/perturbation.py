@@ -32,16 +32,15 @@ def area_under_curve(values: Sequence[float], fractions: Sequence[float] = FRACT
     return float(np.trapezoid(np.asarray(values, dtype=float), np.asarray(fractions, dtype=float)))
 
 
-def drop_areas(probabilities, whole, fractions: Sequence[float] = FRACTIONS) -> Tensor:
-    """Area under the drop from `whole` [N] to `probabilities` [N, F], one a fraction, for each of N texts, [N]; their mean is that of the mean drop.
+def drop_areas(drops: Tensor, fractions: Sequence[float] = FRACTIONS) -> Tensor:
+    """The same for each of N texts, float64 [N], of drops [N, P], one a fraction; their mean is the area under the mean drop.
 
     Raises:
-        ValueError: not one probability a fraction.
+        ValueError: not one drop a fraction.
     """
-    drops = np.asarray(whole)[:, None] - np.asarray(probabilities)
     if drops.shape[1] != len(fractions):
         raise ValueError(f"predictions: expected {len(fractions)} probabilities a text, one a fraction, got {drops.shape[1]}.")
-    return torch.tensor([area_under_curve(row, fractions) for row in drops], dtype=torch.float64)
+    return torch.trapezoid(drops.double(), torch.tensor(fractions, dtype=torch.float64))
 
 
 @torch.no_grad()
@@ -101,15 +100,14 @@ def faithfulness_areas(model, batches, scores, tokenizer, **options) -> dict[str
         batches: list of dicts with input_ids and attention_mask. scores: list of [N, L], one a batch; `random_scores` of them give the chance level.
         **options: of `perturbation_drops`.
     """
-    drops = {"comprehensiveness": [], "sufficiency": []}
-    fractions = torch.tensor(options.get("fractions", FRACTIONS), dtype=torch.float64)
+    areas = {"comprehensiveness": [], "sufficiency": []}
     for batch, importance in tqdm(list(zip(batches, scores, strict=True)), desc="masking tokens", leave=False):
         ids = batch["input_ids"]
         special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids, device=ids.device)).long()
         made = perturbation_drops(model, ids, batch["attention_mask"], importance, special, tokenizer.mask_token_id, **options)
-        for name in drops:
-            drops[name].append(torch.trapezoid(made[name].cpu().double(), fractions))
-    return {name: torch.cat(values) for name, values in drops.items()}
+        for name in areas:
+            areas[name].append(drop_areas(made[name].cpu(), options.get("fractions", FRACTIONS)))
+    return {name: torch.cat(values) for name, values in areas.items()}
 
 
 def faithfulness(model, batches, scores, tokenizer, **options) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import datasets
 import evaluate
+import torch
 
 from bcos_hf.metrics.bootstrap import measured
 from bcos_hf.metrics.perturbation import FRACTIONS, drop_areas
@@ -22,5 +23,6 @@ class Sufficiency(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, fractions=FRACTIONS, random=None, seed=0):
-        ours, chance = (None if given is None else drop_areas(given, references, fractions) for given in (predictions, random))
+        whole = torch.tensor(references, dtype=torch.float64)[:, None]
+        ours, chance = (None if given is None else drop_areas(whole - torch.tensor(given, dtype=torch.float64), fractions) for given in (predictions, random))
         return measured("sufficiency", ours, chance, seed)

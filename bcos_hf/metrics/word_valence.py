@@ -74,4 +74,5 @@ class WordValence(evaluate.Metric):
     def _compute(self, predictions, references, seed=0):
         rated = [list(zip(*rows, strict=True)) for rows in zip(predictions, references, strict=True)]
         made = word_valence_interval(rated, seed=seed)
-        return {("word_valence" if key == "rho" else key if key in ("n", "seed") else f"word_valence_{key}"): value for key, value in made.items()}
+        named = {f"word_valence_{key}": made[key] for key in ("low", "high", "random")}
+        return {"word_valence": made["rho"], **named, "n": made["n"], "seed": seed}
