@@ -147,13 +147,18 @@ def run_python(folder, *command):
 
 
 @pytest.fixture
-def run_recipe(monkeypatch, capsys):
+def own_cache(tmp_path, monkeypatch):
+    """datasets stores what it reads in this test's folder, and asks no network to count a download."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("datasets.config.HF_UPDATE_DOWNLOAD_COUNTS", False)
+
+
+@pytest.fixture
+def run_recipe(own_cache, monkeypatch, capsys):
     """(folder, recipe, *arguments) -> what `python recipe *arguments` prints in `folder`: the script as it is, in this process, which has imported all."""
 
     def run(folder, recipe, *arguments):
         monkeypatch.chdir(folder)
-        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
-        monkeypatch.setattr("datasets.config.HF_UPDATE_DOWNLOAD_COUNTS", False)
         monkeypatch.setattr(sys, "argv", [str(recipe), *arguments])
         runpy.run_path(str(recipe), run_name="__main__")
         return capsys.readouterr().out

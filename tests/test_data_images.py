@@ -22,10 +22,7 @@ CLASSES = ClassLabel(names=["cat", "dog"])
 PROCESSOR = ViTImageProcessorPil(size={"height": 12, "width": 10})
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    monkeypatch.setattr("datasets.config.HF_UPDATE_DOWNLOAD_COUNTS", False)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def picture(seed=0, size=(16, 12), mode="RGB"):

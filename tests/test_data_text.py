@@ -27,10 +27,7 @@ RATED = [(f"Film {i}", float(i % 9 - 4)) for i in range(180)]
 TOY = {"text": ["a good film", "bad", "very good", "a bad film"] * 5, "label": ["pos", "neg", "pos", "neg"] * 5}
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    monkeypatch.setattr("datasets.config.HF_UPDATE_DOWNLOAD_COUNTS", False)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -52,10 +52,8 @@ def workspace(tmp_path_factory):
 
 
 @pytest.fixture
-def here(workspace, monkeypatch):
+def here(workspace, own_cache, monkeypatch):
     monkeypatch.chdir(workspace)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", workspace / "cache")
-    monkeypatch.setattr("datasets.config.HF_UPDATE_DOWNLOAD_COUNTS", False)
     return workspace
 
 
