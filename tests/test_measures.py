@@ -443,7 +443,14 @@ def test_metrics_load_by_path_and_report_chance_seed_and_number():
     made = metric("cost", predictions=[3.0, 8.0], references=[1.0, 2.0])
     assert made == {"cost_in_forward_passes": 3.5, "cost_in_forward_passes_low": 3.0, "cost_in_forward_passes_high": 4.0, "n": 2, "seed": 0}
     made = metric("rank_agreement", predictions=rows)
-    assert made["rank_agreement"] == pytest.approx(np.mean([spearmanr(*row).statistic for row in rows]))
+    rhos = [spearmanr(*row).statistic for row in rows]
+    assert made["rank_agreement"] == pytest.approx(np.mean(rhos))
+    before, after = zip(*rows, strict=True)
+    made = metric("randomisation", predictions=before, references=after, seed=1)
+    assert (made["randomisation"], made["n"], made["seed"]) == (pytest.approx(np.mean(rhos)), 3, 1)
+    assert -1 <= made["randomisation_random"] <= 1 and made["randomisation_low"] <= made["randomisation"] <= made["randomisation_high"]
+    with pytest.raises(ValueError, match="of one shape"):
+        metric("randomisation", predictions=before, references=after[::-1])
 
 
 # -- cost

@@ -8,12 +8,14 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
+import datasets
+import evaluate
 import torch
 from torch import Tensor, nn
 
-from .bootstrap import bootstrap_interval
-from .random_scores import random_scores
-from .rank_agreement import rank_agreement
+from bcos_hf.metrics.bootstrap import bootstrap_interval, measured
+from bcos_hf.metrics.random_scores import random_scores
+from bcos_hf.metrics.rank_agreement import rank_agreement
 
 
 @contextmanager
@@ -70,3 +72,22 @@ def randomisation_sensitivity(model: nn.Module, explain: Callable, inputs: dict[
                 randomise_(modules[part], generator)
                 made[part] = agreement(explain(**inputs, targets=whole.targets).contributions)
     return {**made, "random": agreement(random_scores(whole.contributions, seed))}
+
+
+class Randomisation(evaluate.Metric):
+    """`compute(predictions=contributions [N, L], references=contributions of the randomised model [N, L])`: mean rho with its 95 % interval."""
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.",
+            inputs_description="predictions: an explanation's L parts; references: those for the same class after parts of the model were made random.",
+            features=datasets.Features(dict.fromkeys(("predictions", "references"), datasets.Sequence(datasets.Value("float64")))),
+        )
+
+    def _compute(self, predictions, references, seed=0):
+        noise = torch.Generator().manual_seed(seed)
+        whole, randomised = ([torch.tensor(row, dtype=torch.float64)[None] for row in rows] for rows in (predictions, references))
+        scores = [random_scores(row, noise) for row in whole]
+        ours, random = (torch.cat([rank_agreement(list(pair)) for pair in zip(whole, others, strict=True)]) for others in (randomised, scores))
+        return measured("randomisation", ours, random, seed)
