@@ -51,6 +51,7 @@ IMAGE = {
     "siglip": dict(vision_config=dict(_VIT, intermediate_size=64), text_config=_CLIP_TEXT),
     "simple_vit": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, patch_size=4),
     "resnet": dict(embedding_size=8, hidden_sizes=[16, 32], depths=[2, 1], layer_type="bottleneck"),
+    "cifar_resnet": dict(embedding_size=8, hidden_sizes=[8, 16], depths=[2, 1]),
     "resnext": dict(embedding_size=16, hidden_sizes=[16, 32], depths=[2, 1], groups=2, width_per_group=128),
     "densenet": dict(embedding_size=8, growth_rate=4, depths=[2, 1], bottleneck=2),
     "convnext": dict(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=2),

@@ -9,6 +9,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -46,9 +48,9 @@ def file_of(source: str | os.PathLike) -> str:
 
 
 def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict[str, Tensor]:
-    """The tensors of a state dict, of a file that holds one (bare, or under 'state_dict'), or of a TorchScript archive; `wanted` is for errors.
+    """The tensors of a state dict, of a file that holds one (safetensors, or torch's, bare or under 'state_dict'), or of a TorchScript archive.
 
-    A file may be given by its path or by an https address (see `downloaded`).
+    `wanted` is for errors. A file may be given by its path or by an https address (see `downloaded`).
 
     Raises:
         ValueError: a file that is damaged or holds other Python objects than tensors, none of which is run.
@@ -56,6 +58,11 @@ def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict
     if isinstance(source, dict):
         return source
     file, fetched = file_of(source), "://" in os.fspath(source)
+    if file.endswith(".safetensors"):
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"Expected {wanted}: got {os.fspath(source)!r}, which is damaged; fetch it again from where it was published.") from error
     try:
         return torch.jit.load(file, map_location="cpu").state_dict()
     except RuntimeError:  # no archive

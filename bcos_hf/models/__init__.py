@@ -11,6 +11,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from . import (
     modeling_bcos_bert,
+    modeling_bcos_cifar_resnet,
     modeling_bcos_clip,
     modeling_bcos_clip_resnet,
     modeling_bcos_clip_resnet_vision,
@@ -31,6 +32,7 @@ from . import (
     modeling_bcos_simple_vit,
     modeling_bcos_vgg,
     modeling_bcos_vit,
+    modeling_cifar_resnet,
     modeling_clip_resnet,
     modeling_clip_resnet_vision,
     modeling_densenet,
@@ -48,6 +50,7 @@ __all__ = ["BcosImageExplanationPipeline", "FAMILIES", "STANDARD", "bcosify", "s
 # model_type of the standard model -> the modeling module of its B-cos family
 FAMILIES = {
     "bert": modeling_bcos_bert,
+    "cifar_resnet": modeling_bcos_cifar_resnet,
     "clip": modeling_bcos_clip,
     "clip_resnet": modeling_bcos_clip_resnet,
     "clip_resnet_vision_model": modeling_bcos_clip_resnet_vision,
@@ -71,6 +74,7 @@ FAMILIES = {
 }
 # standard models that transformers lacks
 STANDARD = (
+    modeling_cifar_resnet,
     modeling_clip_resnet,
     modeling_clip_resnet_vision,
     modeling_densenet,

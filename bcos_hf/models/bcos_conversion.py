@@ -36,7 +36,7 @@ KEPT = {
     nn.Dropout: "does nothing in evaluation",
     nn.CrossEntropyLoss: "a loss, not part of the prediction",
     nn.MaxPool2d: "its choice of a position is a dynamic factor",
-    **dict.fromkeys((nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten), "linear"),
+    **dict.fromkeys((nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.ZeroPad3d), "linear"),
     **dict.fromkeys((nn.ModuleList, nn.Sequential, nn.ModuleDict), "empty"),
     **dict.fromkeys(LINEAR_ACTIVATIONS, "piecewise linear, its derivative is its gate"),
 }
