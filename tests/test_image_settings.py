@@ -34,7 +34,7 @@ def test_positions_for_another_size_are_those_that_transformers_interpolates(fam
         at_size(model, 30)
 
 
-@pytest.mark.parametrize("family", ["simple_vit", "resnet", "resnext", "densenet", "convnext", "vgg"])
+@pytest.mark.parametrize("family", ["simple_vit", "resnet", "cifar_resnet", "resnext", "densenet", "convnext", "vgg"])
 def test_a_network_without_positions_takes_any_size_as_it_is(family):
     model = tiny(family)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -18,7 +18,7 @@ from bcos_hf.models.modeling_simple_vit import SimpleViTConfig, sincos_positions
 from bcos_hf.models.modeling_vgg import VGGS, VGGConfig, VGGForImageClassification
 
 
-CONVOLUTIONAL = ("resnet", "resnext", "densenet", "convnext", "vgg")
+CONVOLUTIONAL = ("resnet", "cifar_resnet", "resnext", "densenet", "convnext", "vgg")
 _SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=4)
 VARIANTS = [
     ("resnet", dict(layer_type="basic", hidden_sizes=[8, 16])),
@@ -58,7 +58,7 @@ def test_laws_hold_for_every_variant(family, fields):
     assert explanation.contributions.shape == (2, 2, 16, 16) and explanation.weights.shape == (2, 2, 2 * vision.num_channels, 16, 16)
 
 
-@pytest.mark.parametrize("family", ["resnet", "resnext", "densenet", "vgg"])
+@pytest.mark.parametrize("family", ["resnet", "cifar_resnet", "resnext", "densenet", "vgg"])
 def test_classifying_before_pooling_is_the_same_where_all_is_linear(family):
     standard, x = tiny(family), batch_of(family)["pixel_values"]
     twin = bcosify(standard, **{**same(family), "head_before_pooling": True})

@@ -7,7 +7,7 @@ channels is the paper's option A: every second position, and channels of zeros a
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
-from transformers.models.resnet.modeling_resnet import ResNetBasicLayer, ResNetConvLayer, ResNetEmbeddings
+from transformers.models.resnet.modeling_resnet import ResNetBasicLayer, ResNetConvLayer, ResNetEmbeddings, ResNetShortCut
 
 
 @strict
@@ -37,12 +37,12 @@ class _CifarResNet:
     config_class = CifarResNetConfig
 
     def post_init(self) -> None:
-        """Before the weights are made."""
+        """Before the weights are made; a second time, when a model was B-cosified, it changes nothing."""
         for module in self.modules():
-            if type(module) is ResNetEmbeddings:
+            if type(module) is ResNetEmbeddings and not isinstance(module.pooler, nn.Identity):
                 module.embedder = ResNetConvLayer(self.config.num_channels, self.config.embedding_size, activation=self.config.hidden_act)
                 module.pooler = nn.Identity()
-            elif type(module) is ResNetBasicLayer and not isinstance(module.shortcut, nn.Identity):
+            elif type(module) is ResNetBasicLayer and isinstance(module.shortcut, ResNetShortCut):
                 first, last = (part.convolution for part in module.layer)
                 module.shortcut = _shortcut(first.in_channels, last.out_channels, first.stride[0])
         super().post_init()
