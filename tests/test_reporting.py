@@ -49,7 +49,8 @@ def files(tmp_path_factory):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     experiment = dict(
         title="Good and bad", remark="Toy words.",
-        task="text", recipe="recipe.yaml", seeds=[0, 1], models={"plain": {"conventional": True}, "bcos": {"b": 1.25}},
+        task="text", recipe="recipe.yaml", seeds=[0, 1],
+        models={"plain": {"conventional": True}, "bcos": {"b": 1.25}, "given": {"conventional": True, "do_train": False}},
         explainers={"bcos": ["bcos"], "plain": ["input_x_gradient", {"integrated_gradients": {"steps": 3}}, "random"]},
         measures={"faithfulness": {"count": 16}, "sequence_pointing_game": {"judge": "plain", "count": 4}, "human_rationales": {"column": "why", "count": 16},
                   "completeness": {"count": 8}, "cost": {"count": 2}, "seed_stability": {"count": 8},
@@ -69,6 +70,7 @@ def test_an_experiment_is_run_once_and_its_page_says_what_was_measured(files, mo
     result = json.loads(json.dumps(run_experiment(experiment, files / "out")))
     for run in result["runs"].values():
         assert run["accuracy"]["plain"] == 1 and [step for step, _ in run["history"]["bcos"]] == [30, 60]
+        assert run["accuracy"]["given"] < 1 and run["history"]["given"] == []
         assert run["explanations"]["bcos"]["bcos"]["comprehensiveness"]["n"] == 16
         assert run["explanations"]["bcos"]["bcos"]["token_f1"] == {**run["explanations"]["bcos"]["bcos"]["token_f1"], "mean": 1.0, "n": 16}  # one word tells
         assert set(run["explanations"]["plain"]) == {"input_x_gradient", "integrated_gradients", "random"}

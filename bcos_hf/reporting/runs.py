@@ -22,10 +22,8 @@ from .text_measures import TEXT_MEASURES
 
 
 def _clip_trainer(*settings):
-    """As `clip_trainer`; the folder gets the texts' side, and the model too, which stays as it is where nothing is trained."""
+    """As `clip_trainer`; the folder gets the texts' side too."""
     trainer, inputs = training.clip_trainer(*settings)
-    trainer.save_model()
-    trainer.save_state()
     training.save_text_side(settings[0].teacher, trainer.processing_class, trainer.args.output_dir)
     return trainer, inputs
 
@@ -61,6 +59,8 @@ def _trained(experiment: Experiment, model: str, seed: int, output: Path) -> Pat
 
     def train() -> None:
         trainer, data = TASKS[experiment.task].trainer(*settings_of(experiment, model, seed, folder))
+        trainer.save_model()  # which stays as it is where do_train is false
+        trainer.save_state()
         training.train_and_test(trainer, data)
 
     return training.done_once(folder, settings, train)
