@@ -9,6 +9,7 @@ from bcos_hf.visualization.figures import FOR, literal, new_figure, write_figure
 
 WIDTH, ROW, HEAD = 3.6, 0.24, 0.9  # inches: a panel, an explanation, title and numbers
 ACROSS = 4  # panels beside each other
+LINES, COLOURS = ("-", "--", ":"), 10  # a model's line, and after how many models matplotlib's colours come again
 GREY, INK = "#d1d5db", "#374151"
 
 
@@ -62,10 +63,10 @@ def _bars(axis, measure: str, rows: list[tuple], runs: list[dict]) -> None:
 
 def _curves(axis, models: list[str], runs: list[dict]) -> None:
     """Mean validation accuracy over steps; the band reaches from the lowest to the highest seed."""
-    for model in models:
+    for place, model in enumerate(models):
         steps = [step for step, _ in runs[0]["history"][model]]
         values = np.array([[accuracy for _, accuracy in run["history"][model]] for run in runs])
-        (line,) = axis.plot(steps, values.mean(0), marker="o", markersize=3, label=literal(model))
+        (line,) = axis.plot(steps, values.mean(0), linestyle=LINES[place // COLOURS % len(LINES)], marker="o", markersize=3, label=literal(model))
         axis.fill_between(steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.15)
     axis.set_title("validation accuracy over steps", fontsize=9)
     axis.tick_params(labelsize=7)
