@@ -78,7 +78,7 @@ def test_import(tmp_path):
         (("bcos-v2", file, tmp_path / "new"), "without a name"),
         (("bcos-v2", file, tmp_path / "new", "--name", "resnet18"), "missing: "),
         (("openai-clip", file, tmp_path / "new", "--name", "RN50"), "--name: expected none"),
-        (("nothing", file, tmp_path / "new"), "expected one of ['bcos-lm', 'bcos-v2', 'bcosification', 'openai-clip'"),
+        (("nothing", file, tmp_path / "new"), "expected one of ['bcos-lm', 'bcos-v2', 'bcosification', 'cifar-resnet', 'openai-clip'"),
     ):
         assert message in run("import", *arguments, status=1).stderr
     assert not (tmp_path / "new").exists() and before == sorted(path.name for path in (tmp_path / "vitc").iterdir())

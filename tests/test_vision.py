@@ -26,6 +26,8 @@ VARIANTS = [
     ("resnet", dict(downsample_in_bottleneck=True)),
     ("resnet", dict(hidden_act="gelu")),
     ("resnet", dict(embedding_size=3)),
+    ("cifar_resnet", dict(hidden_sizes=[8, 8, 11], depths=[1, 1, 1])),
+    ("cifar_resnet", dict(downsample_in_first_stage=True)),
     ("resnext", dict(groups=4, width_per_group=32, downsample_in_bottleneck=True)),
     ("resnext", dict(groups=1)),
     ("densenet", dict(depths=[1, 1, 1], bottleneck=4)),
