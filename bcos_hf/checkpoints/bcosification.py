@@ -111,12 +111,6 @@ def _as_ours(name: str, value: Tensor, settings: dict) -> Tensor:
     return value + 2 if name.endswith(".b") and settings.get("bcosify_args", {}).get("learn_b") else value
 
 
-def _counts(given: dict[str, Tensor], pattern: str) -> list[int]:
-    """How many blocks each stage has; the pattern's groups are the numbers of stage and block."""
-    found = {(int(match[1]), int(match[2])) for name in given if (match := re.match(pattern, name))}
-    return [sum(stage == other for other, _ in found) for stage in sorted({stage for stage, _ in found})]
-
-
 def _activations(settings: dict) -> dict:
     asked = settings.get("bcosify_args", {})
     norm = "uncentered" if asked.get("norm_layer", "BnUncV2") in ("BnUncV2", "BnUnc2d") else "centered"
@@ -128,7 +122,7 @@ def _classifier(head: Tensor, settings: dict) -> dict:
 
 
 def _resnet(given: dict[str, Tensor], settings: dict) -> dict:
-    depths, kind, last = _counts(given, r"layer(\d+)\.(\d+)\."), "basic", 2
+    depths, kind, last = names.counts(given, r"layer(\d+)\.(\d+)\."), "basic", 2
     if "layer1.0.conv3.weight" in given:
         kind, last = "bottleneck", 3
     sizes = [len(given[f"layer{stage}.0.conv{last}.weight"]) for stage in range(1, len(depths) + 1)]
@@ -137,14 +131,14 @@ def _resnet(given: dict[str, Tensor], settings: dict) -> dict:
 
 
 def _densenet(given: dict[str, Tensor], settings: dict) -> dict:
-    depths = _counts(given, r"features\.(\d+)\.denselayer(\d+)\.")
+    depths = names.counts(given, r"features\.(\d+)\.denselayer(\d+)\.")
     inner, growth = (len(given[f"features.4.denselayer1.conv{i}.weight"]) for i in (1, 2))
     made = dict(depths=depths, embedding_size=len(given["features.0.weight"]), growth_rate=growth, bottleneck=inner // growth)
     return made | _classifier(given["classifier.weight"], settings)
 
 
 def _clip(given: dict[str, Tensor], settings: dict) -> dict:
-    made = dict(depths=_counts(given, r"layer(\d+)\.(\d+)\."), width=len(given["layer1.0.conv1.weight"]))
+    made = dict(depths=names.counts(given, r"layer(\d+)\.(\d+)\."), width=len(given["layer1.0.conv1.weight"]))
     return made | dict(projection_dim=len(given["attnpool.c_proj.weight"])) | _activations(settings)
 
 

@@ -11,6 +11,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from bcos_hf.data.cifar10 import LABELS
+from bcos_hf.data.splits import label_fields
 from bcos_hf.models.modeling_cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
 
 from . import names
@@ -18,7 +19,7 @@ from .reading import model_of, state_of
 
 
 WANTED = "a CIFAR-10 ResNet"
-FIRST = re.compile(r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.0\.convolution\.weight")
+STEM, FIRST = "resnet.embedder.embedder.convolution.weight", "resnet.encoder.stages.{}.layers.0.layer.0.convolution.weight"
 
 
 def _bare(name: str) -> str:
@@ -34,13 +35,12 @@ def from_cifar_resnet(source: str | os.PathLike | dict[str, Tensor]) -> CifarRes
             than tensors, none of which is run.
     """
     state, unknown = names.renamed(state_of(source, WANTED), names.RESNET, _bare)
-    blocks = {(int(found[1]), int(found[2])): len(value) for name, value in state.items() if (found := FIRST.fullmatch(name))}
-    stem, last = state.get("resnet.embedder.embedder.convolution.weight"), max(blocks, default=(-1,))[0] + 1
-    if stem is None or any((stage, 0) not in blocks for stage in range(last)) or not last:
+    depths = names.counts(state, r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.")
+    firsts = [STEM, *(FIRST.format(stage) for stage in range(len(depths)))]
+    if not depths or any(name not in state for name in firsts):
         raise ValueError(f"Expected the tensors of {WANTED}; found no stem, or no first layer of a stage, in {len(state)} tensors that are known.")
-    sizes, depths = [blocks[stage, 0] for stage in range(last)], [sum(stage == own for own, _ in blocks) for stage in range(last)]
-    labels = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
-    config = CifarResNetConfig(embedding_size=len(stem), hidden_sizes=sizes, depths=depths, **labels)
+    width, *sizes = (len(state[name]) for name in firsts)
+    config = CifarResNetConfig(embedding_size=width, hidden_sizes=sizes, depths=depths, **label_fields(LABELS))
     return model_of(CifarResNetForImageClassification, config, state, WANTED, unknown)
 
 

@@ -1,7 +1,7 @@
 """Published names of tensors -> ours, as tables of (pattern, replacement); the first pattern that matches a whole name renames it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
@@ -29,6 +29,12 @@ def renamed(state: dict[str, Tensor], table: Table, strip: Callable[[str], str] 
         else:
             made[ours] = value
     return made, unknown
+
+
+def counts(state: Iterable[str], pattern: str) -> list[int]:
+    """How many blocks each stage has; the pattern's groups are the numbers of stage and block."""
+    found = {(int(match[1]), int(match[2])) for name in state if (match := re.match(pattern, name))}
+    return [sum(stage == other for other, _ in found) for stage in sorted({stage for stage, _ in found})]
 
 
 def _block(found: re.Match) -> str:

@@ -58,18 +58,13 @@ def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict
     if isinstance(source, dict):
         return source
     file, fetched = file_of(source), "://" in os.fspath(source)
-    if file.endswith(".safetensors"):
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"Expected {wanted}: got {os.fspath(source)!r}, which is damaged; fetch it again from where it was published.") from error
     try:
         return torch.jit.load(file, map_location="cpu").state_dict()
     except RuntimeError:  # no archive
         pass
     try:
-        made = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        made = load_file(file) if file.endswith(".safetensors") else torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         if fetched:
             os.unlink(file)  # so that it is fetched again
         raise ValueError(

@@ -59,6 +59,11 @@ def _class_names(train: Dataset, label: str) -> list[str]:
     return ["False", "True"] if dtype == "bool" else [str(value) for value in values]
 
 
+def label_fields(names: Sequence[str]) -> dict[str, dict]:
+    """The names of the classes as fields of a model's configuration."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
 def with_class_labels(dataset: DatasetDict, label: str) -> DatasetDict:
     """`dataset` with its labels as a ClassLabel; a test split whose labels are hidden is left out. A ValueError for a label that train has not."""
     names = _class_names(dataset["train"], label)

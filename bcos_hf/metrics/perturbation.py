@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .bootstrap import measured
+
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -41,6 +43,13 @@ def drop_areas(drops: Tensor, fractions: Sequence[float] = FRACTIONS) -> Tensor:
     if drops.shape[1] != len(fractions):
         raise ValueError(f"predictions: expected {len(fractions)} probabilities a text, one a fraction, got {drops.shape[1]}.")
     return torch.trapezoid(drops.double(), torch.tensor(fractions, dtype=torch.float64))
+
+
+def measured_drops(name: str, probabilities, whole, random, fractions: Sequence[float], seed: int) -> dict[str, float]:
+    """What the `evaluate.Metric` of this name reports: areas under the drop from `whole` [N] to `probabilities` [N, P], and to those of random scores."""
+    whole = torch.tensor(whole, dtype=torch.float64)[:, None]
+    ours, chance = (None if given is None else drop_areas(whole - torch.tensor(given, dtype=torch.float64), fractions) for given in (probabilities, random))
+    return measured(name, ours, chance, seed)
 
 
 @torch.no_grad()

@@ -2,10 +2,8 @@
 
 import datasets
 import evaluate
-import torch
 
-from bcos_hf.metrics.bootstrap import measured
-from bcos_hf.metrics.perturbation import FRACTIONS, drop_areas
+from bcos_hf.metrics.perturbation import FRACTIONS, measured_drops
 
 
 class Sufficiency(evaluate.Metric):
@@ -23,6 +21,4 @@ class Sufficiency(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, fractions=FRACTIONS, random=None, seed=0):
-        whole = torch.tensor(references, dtype=torch.float64)[:, None]
-        ours, chance = (None if given is None else drop_areas(whole - torch.tensor(given, dtype=torch.float64), fractions) for given in (predictions, random))
-        return measured("sufficiency", ours, chance, seed)
+        return measured_drops("sufficiency", predictions, references, random, fractions, seed)

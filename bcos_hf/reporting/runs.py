@@ -59,8 +59,9 @@ def _trained(experiment: Experiment, model: str, seed: int, output: Path) -> Pat
 
     def train() -> None:
         trainer, data = TASKS[experiment.task].trainer(*settings_of(experiment, model, seed, folder))
-        trainer.save_model()  # which stays as it is where do_train is false
-        trainer.save_state()
+        if not trainer.args.do_train:  # what is trained, `train_and_test` saves
+            trainer.save_model()
+            trainer.save_state()
         training.train_and_test(trainer, data)
 
     return training.done_once(folder, settings, train)

@@ -11,6 +11,7 @@ from bcos_hf.data.image_inputs import image_processor, output_size, prepare_imag
 from bcos_hf.data.images import load_image_dataset
 from bcos_hf.data.keras_resnet import resnet50_folder
 from bcos_hf.data.onnx_vit import vit_s_folder
+from bcos_hf.data.splits import label_fields
 from bcos_hf.models import bcosify
 
 from .arguments import ImageDataArguments, ImageModelArguments
@@ -48,7 +49,7 @@ def load_model(args: ImageModelArguments, names: list[str], size: int | None = N
 
     A pretrained head of another number of classes is replaced by a random one.
     """
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    labels = label_fields(names)
     if args.from_scratch:
         standard = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(source_of(args), **labels), dtype=torch.float32)
     else:

@@ -3,6 +3,7 @@
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
 
 from bcos_hf.data import load_text_dataset, minilm_folder, tokenize
+from bcos_hf.data.splits import label_fields
 from bcos_hf.models import bcosify
 
 from .arguments import DataArguments, ModelArguments
@@ -17,7 +18,7 @@ DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "at
 def load_model(args: ModelArguments, names: list[str]):
     """The model to train, with one label a name, and its tokenizer."""
     source = minilm_folder() if args.model_name_or_path == "minilm" else args.model_name_or_path
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    labels = label_fields(names)
     tokenizer, config = AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
     common = {} if args.dropout is None else {name: args.dropout for name in DROPOUT if hasattr(config, name)}
     if tokenizer.pad_token_id is None:  # GPT-2's and Llama's have none
