@@ -17,6 +17,7 @@ from .bcos_activations import GATES, LINEAR_ACTIVATIONS, gated
 from .bcos_attention import QueryKey, QueryKeyValue, QueryKeyValueConv1D
 from .bcos_batch_norm import BATCH_NORMS
 from .bcos_dynamic import Dynamic
+from .bcos_fits import Fit
 from .bcos_head import BcosLogits
 from .bcos_inputs import as_stem_
 from .bcos_layers import Bcos, BcosConv1D, BcosConv2d, BcosLinear
@@ -80,6 +81,7 @@ class Roles:
         stems: names of the first layer, which reads the encoded picture; the first of them that a model has.
         parts: names of the submodules that are converted; () converts all.
         bcos: names of layers that become B-cos layers, whatever else their name says.
+        fits: what each layer is fitted to when a model is refitted; the first whose pattern is a layer's name counts.
         layer: a pattern whose first group is the number of the hidden layer that a name lies in, counted from `first_layer`.
     """
 
@@ -88,6 +90,7 @@ class Roles:
     stems: Iterable[str] = ()
     parts: Iterable[str] = ()
     bcos: Iterable[str] = ()
+    fits: Sequence[Fit] = ()
     layer: str = r"\.(\d+)\."
     first_layer: int = 0
 

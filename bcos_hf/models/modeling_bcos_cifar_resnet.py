@@ -1,6 +1,7 @@
 """B-cos ResNets of small pictures: 20, 32, 44, 56, 110 layers."""
 
 from .bcos_conversion import Roles
+from .bcos_fits import Fit, convolution_fits
 from .configuration_bcos_cifar_resnet import BcosCifarResNetConfig
 from .modeling_bcos_vision import BcosImageClassifierMixin, BcosVisionModelMixin
 from .modeling_cifar_resnet import CifarResNetForImageClassification, CifarResNetModel
@@ -8,7 +9,7 @@ from .modeling_cifar_resnet import CifarResNetForImageClassification, CifarResNe
 
 class _BcosCifarResNet(BcosVisionModelMixin):
     config_class = BcosCifarResNetConfig
-    roles = Roles(logits=("classifier.1",), stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"))
+    roles = Roles(logits=("classifier.1",), stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"), fits=(*convolution_fits(), Fit(r"classifier\.1")))
 
 
 class BcosCifarResNetModel(_BcosCifarResNet, CifarResNetModel):

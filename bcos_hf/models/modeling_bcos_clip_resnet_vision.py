@@ -4,6 +4,7 @@ from torch import Tensor
 
 from .bcos_conversion import Roles
 from .bcos_dynamic import Dynamic
+from .bcos_fits import KEYS, Fit, attention_fits, mlp_fits
 from .configuration_bcos_clip_resnet import BcosCLIPResNetVisionConfig
 from .modeling_bcos_image_text import BcosImageEmbeddingMixin, unit
 from .modeling_clip_resnet_vision import AttentionPool2d, CLIPResNetVisionModel
@@ -29,7 +30,22 @@ class BcosAttentionPool2d(Dynamic, AttentionPool2d):
 class BcosCLIPResNetTower:
     """Mixed in before a CLIP ResNet, of the image tower or of both."""
 
-    roles = Roles(stems=("conv1", "vision_model.conv1"), layer=r"layer(\d+)\.", first_layer=1)
+    roles = Roles(
+        stems=("conv1", "vision_model.conv1"),
+        layer=r"layer(\d+)\.",
+        first_layer=1,
+        fits=(
+            Fit(r"(.*)conv([12])", then=(r"\1bn\2", r"\1relu\2")),
+            Fit(r"(.*)conv3", then=(r"\1bn3", r"\1relu3")),
+            Fit(r"(.*downsample\.)0", then=(r"\g<1>1",)),
+            Fit(r".*attnpool\.[qv]_proj"),
+            Fit(r".*attnpool\.k_proj", left=KEYS),
+            Fit(r".*attnpool\.c_proj"),
+            *attention_fits(r"text_model.*layers\.\d+\.", "layer_norm1", r"self_attn\.q_proj", r"self_attn\.k_proj", r"self_attn\.v_proj", r"self_attn\.out_proj"),
+            *mlp_fits(r"text_model.*layers\.\d+\.", "layer_norm2", r"mlp\.fc1", "mlp.activation_fn", r"mlp\.fc2"),
+            Fit("text_projection", ("text_model.final_layer_norm",)),
+        ),
+    )
     twins = {AttentionPool2d: BcosAttentionPool2d}
 
     def __init__(self, config, *args, **kwargs) -> None:

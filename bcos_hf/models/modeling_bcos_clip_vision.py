@@ -5,6 +5,7 @@ from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from .bcos_conversion import Roles
+from .bcos_fits import Fit, clip_fits
 from .bcos_tokens import ConstantEmbeddings
 from .configuration_bcos_clip import BcosCLIPVisionConfig
 from .modeling_bcos_image_text import BcosImageEmbeddingMixin
@@ -17,7 +18,14 @@ class BcosCLIPVisionEmbeddings(ConstantEmbeddings, CLIPVisionEmbeddings):
 
 class _BcosCLIPVision(BcosVisionModelMixin):
     config_class = BcosCLIPVisionConfig
-    roles = Roles(stems=("embeddings.patch_embedding", "vision_model.embeddings.patch_embedding"))
+    roles = Roles(
+        stems=("embeddings.patch_embedding", "vision_model.embeddings.patch_embedding"),
+        fits=(
+            *clip_fits(),
+            Fit(r"(.*)embeddings\.position_embedding", then=(r"\1pre_layrnorm",)),
+            Fit("visual_projection", ("vision_model.post_layernorm",)),
+        ),
+    )
     twins = {CLIPVisionEmbeddings: BcosCLIPVisionEmbeddings}
 
 

@@ -6,6 +6,7 @@ from transformers.models.convnext.modeling_convnext import ConvNextLayerNorm
 
 from .bcos_batch_norm import UncenteredBatchNorm2d
 from .bcos_conversion import Roles
+from .bcos_fits import Fit, mlp_fits
 from .bcos_norms import BcosLayerNorm
 from .configuration_bcos_convnext import BcosConvNextConfig
 from .modeling_bcos_vision import BcosImageClassifierMixin, BcosVisionModelMixin
@@ -31,7 +32,18 @@ class BcosConvNextBatchNorm(UncenteredBatchNorm2d):
 
 class _BcosConvNext(BcosVisionModelMixin):
     config_class = BcosConvNextConfig
-    roles = Roles(logits=("classifier",), stems=("embeddings.patch_embeddings", "convnext.embeddings.patch_embeddings"))
+    roles = Roles(
+        logits=("classifier",),
+        stems=("embeddings.patch_embeddings", "convnext.embeddings.patch_embeddings"),
+        fits=(
+            Fit(r"(.*embeddings\.)patch_embeddings", then=(r"\1layernorm",)),
+            Fit(r"(.*downsampling_layer\.)1", (r"\g<1>0",)),
+            Fit(r".*dwconv"),
+            Fit(r"(.*layers\.\d+\.)pwconv1", (r"\1layernorm",), (r"\1act",)),
+            Fit(r".*pwconv2"),
+            Fit("classifier", ("convnext.layernorm",)),
+        ),
+    )
     twins = {ConvNextLayerNorm: BcosConvNextLayerNorm}
 
     def post_init(self) -> None:

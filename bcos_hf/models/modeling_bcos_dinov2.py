@@ -6,6 +6,7 @@ from transformers import Dinov2Backbone, Dinov2ForImageClassification, Dinov2Mod
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
 from .bcos_conversion import Roles
+from .bcos_fits import Fit, attention_fits, gated_mlp_fits, mlp_fits
 from .bcos_tokens import ConstantTokens
 from .configuration_bcos_dinov2 import BcosDinov2Config
 from .modeling_bcos_vision import BcosImageClassifierMixin, BcosVisionModelMixin
@@ -17,7 +18,17 @@ class BcosDinov2Embeddings(ConstantTokens, Dinov2Embeddings):
 
 class _BcosDinov2(BcosVisionModelMixin):
     config_class = BcosDinov2Config
-    roles = Roles(logits=("classifier",), stems=("embeddings.patch_embeddings.projection", "dinov2.embeddings.patch_embeddings.projection"))
+    roles = Roles(
+        logits=("classifier",),
+        stems=("embeddings.patch_embeddings.projection", "dinov2.embeddings.patch_embeddings.projection"),
+        fits=(
+            Fit(r"(.*embeddings\.)patch_embeddings\.projection", bias_to=r"\1position_embeddings"),
+            *attention_fits(r".*layer\.\d+\.", "norm1", r"attention\.q_proj", r"attention\.k_proj", r"attention\.v_proj", r"attention\.o_proj"),
+            *mlp_fits(r".*layer\.\d+\.", "norm2", r"mlp\.fc1", "mlp.activation_fn", r"mlp\.fc2"),
+            *gated_mlp_fits(r".*layer\.\d+\.", "norm2"),
+            Fit(r"()classifier", ("dinov2.layernorm",)),
+        ),
+    )
     twins = {Dinov2Embeddings: BcosDinov2Embeddings}
     is_convolutional = False
 

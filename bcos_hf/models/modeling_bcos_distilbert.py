@@ -4,12 +4,29 @@ from torch import Tensor, nn
 from transformers import DistilBertForMaskedLM, DistilBertForSequenceClassification, DistilBertForTokenClassification, DistilBertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from .bcos_conversion import Roles
+from .bcos_fits import KEYS, TIED, Fit
 from .configuration_bcos_distilbert import BcosDistilBertConfig
 from .modeling_bcos_text import BcosTextModelMixin
 
 
 class _BcosDistilBert(BcosTextModelMixin):
     config_class = BcosDistilBertConfig
+    roles = Roles(
+        logits=("classifier",),
+        fits=(
+            Fit(r"(.*embeddings\.)position_embeddings", then=(r"\1LayerNorm",)),
+            Fit(r".*attention\.(?:q|v)_lin"),
+            Fit(r".*attention\.k_lin", left=KEYS),
+            Fit(r"(.*)attention\.out_lin", then=(r"\1sa_layer_norm",)),
+            Fit(r"(.*ffn\.)lin1", then=(r"\1activation",)),
+            Fit(r"(.*)ffn\.lin2", then=(r"\1output_layer_norm",)),
+            Fit("pre_classifier", function="relu"),
+            Fit("classifier"),
+            Fit("vocab_transform", then=("activation",)),
+            Fit("vocab_projector", left=TIED),
+        ),
+    )
 
 
 class BcosDistilBertModel(_BcosDistilBert, DistilBertModel):

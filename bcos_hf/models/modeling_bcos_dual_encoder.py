@@ -5,6 +5,7 @@ from dataclasses import replace
 from huggingface_hub.dataclasses import strict
 
 from .bcos_conversion import Roles
+from .bcos_fits import Fit, bert_fits
 from .configuration_bcos import BcosImageTextConfigMixin
 from .modeling_bcos_convnext import BcosConvNextModel
 from .modeling_bcos_deit import BcosDeiTModel
@@ -44,7 +45,11 @@ class BcosDualEncoderModel(BcosImageTextMixin, DualEncoderModel):
     @property
     def roles(self) -> Roles:
         """Those of the image tower's family."""
-        return replace(self._tower.roles, logits=(), stems=[f"vision_model.{name}" for name in self._tower.roles.stems])
+        roles = self._tower.roles
+        reads = () if getattr(self._tower, "is_convolutional", True) else ("vision_model.layernorm",)
+        projections = (Fit("visual_projection", reads), Fit("text_projection"))
+        fits = (*roles.fits, *bert_fits(), *projections)
+        return replace(roles, logits=(), stems=[f"vision_model.{name}" for name in roles.stems], fits=fits)
 
     @property
     def twins(self) -> dict:

@@ -5,7 +5,9 @@ from torch import Tensor
 from transformers import AutoModel, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from .bcos_conversion import Roles
 from .bcos_dynamic import Dynamic, carry
+from .bcos_fits import Fit, gated_mlp_fits
 from .bcos_precision import wide
 from .configuration_bcos_llama import BcosLlamaConfig
 from .modeling_bcos_decoder import BcosDecoderModelMixin
@@ -26,6 +28,16 @@ class BcosLlamaRMSNorm(Dynamic, LlamaRMSNorm):
 
 class _BcosLlama(BcosDecoderModelMixin):
     config_class = BcosLlamaConfig
+    roles = Roles(
+        logits=("score",),
+        fits=(
+            Fit(r"(.*layers\.\d+\.)self_attn\.[qkv]_proj", (r"\1input_layernorm",)),  # keys too: positions turn what is added to them
+            Fit(r"(.*layers\.\d+\.)self_attn\.o_proj", stream=r"\1input_layernorm"),
+            *gated_mlp_fits(r".*layers\.\d+\.", "post_attention_layernorm"),
+            Fit("score", ("model.norm",)),
+            Fit("lm_head", left="a linear layer without a bias, as in the standard model"),
+        ),
+    )
     twins = {LlamaRMSNorm: BcosLlamaRMSNorm}
 
 

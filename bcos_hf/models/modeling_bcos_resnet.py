@@ -3,13 +3,14 @@
 from transformers import ResNetBackbone, ResNetForImageClassification, ResNetModel
 
 from .bcos_conversion import Roles
+from .bcos_fits import Fit, convolution_fits
 from .configuration_bcos_resnet import BcosResNetConfig
 from .modeling_bcos_vision import BcosImageClassifierMixin, BcosVisionModelMixin
 
 
 class _BcosResNet(BcosVisionModelMixin):
     config_class = BcosResNetConfig
-    roles = Roles(logits=("classifier.1",), stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"))
+    roles = Roles(logits=("classifier.1",), stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"), fits=(*convolution_fits(), Fit(r"classifier\.1")))
 
 
 class BcosResNetModel(_BcosResNet, ResNetModel):

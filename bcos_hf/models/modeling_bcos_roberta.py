@@ -6,6 +6,7 @@ from transformers.activations import GELUActivation
 from transformers.models.roberta.modeling_roberta import RobertaClassificationHead, RobertaLMHead
 
 from .bcos_conversion import Roles
+from .bcos_fits import Fit, bert_fits
 from .configuration_bcos_roberta import BcosRobertaConfig
 from .modeling_bcos_text import BcosTextModelMixin
 
@@ -35,7 +36,16 @@ class BcosRobertaLMHead(RobertaLMHead):
 
 class _BcosRoberta(BcosTextModelMixin):
     config_class = BcosRobertaConfig
-    roles = Roles(logits=("classifier", "classifier.out_proj"), head_activations=("pooler.activation", "classifier.activation"))
+    roles = Roles(
+        logits=("classifier", "classifier.out_proj"),
+        head_activations=("pooler.activation", "classifier.activation"),
+        fits=(
+            *bert_fits(),
+            Fit(r"(classifier\.)dense", then=(r"\1activation",), function="tanh"),
+            Fit(r"classifier\.out_proj"),
+            Fit(r"(lm_head\.)dense", then=(r"\1activation",), function="gelu"),
+        ),
+    )
     twins = {RobertaClassificationHead: BcosRobertaClassificationHead, RobertaLMHead: BcosRobertaLMHead}
 
 

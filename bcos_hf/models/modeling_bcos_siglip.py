@@ -6,13 +6,13 @@ from transformers import SiglipForImageClassification, SiglipModel
 from .bcos_conversion import Roles
 from .configuration_bcos_siglip import BcosSiglipConfig
 from .modeling_bcos_image_text import BcosImageTextMixin
-from .modeling_bcos_siglip_vision import _BcosSiglipVision
+from .modeling_bcos_siglip_vision import _BcosSiglipVision, siglip_fits
 from .modeling_bcos_vision import BcosImageClassifierMixin
 
 
 class _BcosSiglip(_BcosSiglipVision):
     config_class = BcosSiglipConfig
-    roles = Roles(logits=("classifier",), stems=("vision_model.embeddings.patch_embedding",))
+    roles = Roles(logits=("classifier",), stems=("vision_model.embeddings.patch_embedding",), fits=siglip_fits())
     is_convolutional = False
 
 

@@ -8,6 +8,7 @@ from transformers import initialization as init
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead, SiglipVisionEmbeddings
 
 from .bcos_conversion import Roles
+from .bcos_fits import Fit, clip_fits
 from .bcos_dynamic import Dynamic
 from .bcos_tokens import ConstantEmbeddings
 from .configuration_bcos_siglip import BcosSiglipVisionConfig
@@ -35,9 +36,21 @@ class BcosMultiheadAttention(Dynamic, nn.MultiheadAttention):
         return self.out_proj(pooled.transpose(1, 2).flatten(2)), None
 
 
+def siglip_fits() -> tuple[Fit, ...]:
+    """Of both towers, and of the head that pools the image's patches by attention."""
+    return (
+        *clip_fits(),
+        Fit(r"(.*)head\.attention", (r"\1post_layernorm",)),
+        Fit(r"(.*)head\.attention\.out_proj"),
+        Fit(r"(.*head\.)mlp\.fc1", (r"\1layernorm",), (r"\1mlp.activation_fn",)),
+        Fit(r"(.*head\.)mlp\.fc2"),
+        Fit(r"(text_model\.)head", (r"\1final_layer_norm",)),
+    )
+
+
 class _BcosSiglipVision(BcosVisionModelMixin):
     config_class = BcosSiglipVisionConfig
-    roles = Roles(stems=("embeddings.patch_embedding",))
+    roles = Roles(stems=("embeddings.patch_embedding",), fits=siglip_fits())
     twins = {SiglipVisionEmbeddings: BcosSiglipVisionEmbeddings, nn.MultiheadAttention: BcosMultiheadAttention}
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from .bcos_conversion import Roles
 from .bcos_dynamic import Dynamic
+from .bcos_fits import Fit, mlp_fits
 from .bcos_inputs import InputEncoding
 from .configuration_bcos_simple_vit import BcosSimpleViTConfig
 from .modeling_bcos_vision import BcosImageClassifierMixin, BcosVisionModelMixin
@@ -16,6 +17,14 @@ class _BcosSimpleViT(BcosVisionModelMixin, Dynamic):
         logits=("linear_head.linear",),
         stems=("to_patch_embedding.conv_stem.0", "to_patch_embedding.linear"),
         layer=r"encoder_(\d+)\.",
+        fits=(
+            *(Fit(rf"(to_patch_embedding\.conv_stem\.){i}", then=(rf"\g<1>{i + 1}",)) for i in range(0, 30, 3)),
+            Fit(r"to_patch_embedding\.linear"),
+            Fit(r"(.*attn\.)to_qkv", (r"\1norm",)),
+            Fit(r"(.*attn\.)to_out", stream=r"\1norm"),
+            *mlp_fits(r".*ff\.net\.", "norm", "linear1", "act", "linear2"),
+            Fit(r"(linear_head\.)linear", (r"\1norm",)),
+        ),
     )
     is_convolutional = False
 

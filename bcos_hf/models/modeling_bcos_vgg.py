@@ -7,6 +7,7 @@ from itertools import accumulate
 from torch import Tensor
 
 from .bcos_conversion import Roles
+from .bcos_fits import Fit
 from .configuration_bcos_vgg import BcosVGGConfig
 from .modeling_bcos_vision import BcosImageClassifierMixin, BcosVisionModelMixin
 from .modeling_vgg import VGGForImageClassification, VGGModel
@@ -26,11 +27,15 @@ class _VGGRoles(Roles):
 class _BcosVGG(BcosVisionModelMixin):
     config_class = BcosVGGConfig
     roles = _VGGRoles(logits=("classifier.6",), stems=("features.0",))
+    classifier_fits = (*(Fit(rf"classifier\.{i}", then=(f"classifier.{i + 1}",)) for i in (0, 3)), Fit(r"classifier\.6"))
 
     @property
     def _roles(self) -> Roles:
         parts = 3 if self.config.use_batch_norm else 2
-        return replace(self.roles, ends=tuple(accumulate(parts * depth + 1 for depth in self.config.depths)))
+        ends = tuple(accumulate(parts * depth + 1 for depth in self.config.depths))
+        # a convolution, its norm if it has one, its activation
+        fits = (Fit(rf"features\.{i}", then=tuple(f"features.{i + k}" for k in range(1, parts))) for i in range(ends[-1]))
+        return replace(self.roles, ends=ends, fits=(*fits, *self.classifier_fits))
 
 
 class BcosVGGModel(_BcosVGG, VGGModel):
