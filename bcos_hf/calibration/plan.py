@@ -39,10 +39,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps by the layers' names, and why the other layers stay as they are."""
+    """What a refit does.
+
+    Attributes:
+        steps: by the layers' names. left: name -> why that layer stays as it is. standards: the standard model's modules by the twin's names.
+        needed: step -> modules whose input or output it needs besides. inputs, outputs: modules of which one or the other has to be kept.
+    """
 
     steps: dict[str, Step]
     left: dict[str, str]
+    standards: dict[str, nn.Module]
+    needed: dict[str, set[str]]
+    inputs: set[str]
+    outputs: set[str]
 
 
 def plan_of(twin: nn.Module, standard: nn.Module) -> Plan:
@@ -52,12 +61,15 @@ def plan_of(twin: nn.Module, standard: nn.Module) -> Plan:
         ValueError: a model that cannot be refitted (unit rows, MaxOut, another batch norm than the uncentered one), or a layer that no `Fit` speaks of.
     """
     _check(twin)
-    modules, standards = dict(twin.named_modules()), dict(standard.named_modules())
+    modules = dict(twin.named_modules())
+    standards = _by_the_twins_names(twin, standard)
     found: dict[str, tuple[Fit, re.Match]] = {}
     new = {name.rpartition(".")[0] for name in twin.conversion_report.new}
     left = dict.fromkeys(new & modules.keys(), "new, with random weights; train it first")
     fits = twin._roles.fits
     for name, module in modules.items():
+        if name not in standards and name not in left and isinstance(module, FITTED):
+            raise ValueError(f"{name}: expected the standard model that the twin was made from; {type(standard).__name__} has no such layer.")
         fitted = isinstance(module, FITTED) or isinstance(module, nn.Embedding)
         if not fitted or name in left or not twin._roles.converts(name):
             continue
@@ -73,7 +85,25 @@ def plan_of(twin: nn.Module, standard: nn.Module) -> Plan:
             found[matches[-1][0]] = (fit, matches[-1][1])
     left |= {name: fit.left for name, (fit, _) in found.items() if fit.left}
     steps = {name: _step(name, fit, match, modules, standards) for name, (fit, match) in found.items() if not fit.left}
-    return Plan(steps, left)
+    needed: dict[str, set[str]] = {name: set() for name in steps}
+    inputs, outputs = set(), set()
+    for name, step in steps.items():
+        chain = [read for read in step.reads[:1] if isinstance(standards[read], nn.BatchNorm2d)]
+        kept = {*chain, *filter(None, [step.stream])}
+        made = {step.times} - {None} - steps.keys()
+        needed[name], inputs, outputs = kept | made, inputs | kept, outputs | made
+    return Plan(steps, left, standards, needed, inputs, outputs)
+
+
+def _by_the_twins_names(twin: nn.Module, standard: nn.Module) -> dict[str, nn.Module]:
+    """The modules of the standard model; a head more or less changes names by the base model's prefix."""
+    theirs, prefix = dict(standard.named_modules()), f"{standard.base_model_prefix}."
+    named = {}
+    for name in dict(twin.named_modules()):
+        match = next((other for other in (name, prefix + name, name.removeprefix(prefix)) if other in theirs), None)
+        if match is not None:
+            named[name] = theirs[match]
+    return named
 
 
 def _check(twin: nn.Module) -> None:

@@ -93,8 +93,9 @@ class Bcos(Dynamic):
         lin, row_norm = self.response(x)
         return lin if row_norm is None else (lin / row_norm).to(lin.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.b, float) and self.b == 1:
+    def forward(self, x: Tensor, scaled: bool = True) -> Tensor:
+        """The response, `scaled` by the cosine, or, without it, what the layer computes with B = 1."""
+        if not scaled or (isinstance(self.b, float) and self.b == 1):
             return self.linear(x)
         norm = self._input_norm(x.detach() if self.explaining else x)  # first: x is still in the cache, and lin will be
         lin, row_norm = self.response(x)

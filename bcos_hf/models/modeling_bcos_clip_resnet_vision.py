@@ -20,7 +20,7 @@ class BcosAttentionPool2d(Dynamic, AttentionPool2d):
         return self.with_constant(tokens + positions, positions)
 
     def _projected(self, pooled: Tensor) -> Tensor:
-        return self.c_proj.linear(pooled)
+        return self.c_proj(pooled, scaled=False)
 
     def unpooled(self, x: Tensor) -> Tensor:
         """Embeddings of length 1 of each position, [N, H W, projection_dim], of a map [N, C, H, W]."""

@@ -1,0 +1,172 @@
+"""A B-cos layer fitted to a target by least squares, without an intercept.
+
+The scaling is inverted, so that the layer is linear in its weights: y = lin |lin / n|^(B-1) is t where lin = g = sign(t) |t|^(1/B) n^((B-1)/B). With S = mean x x^T,
+
+    W = a W0 + (mean (g - a W0 x) x^T) (S + ridge mean(diag S) I)^-1        a: the least-squares scale of each row; or 0
+
+is the ridge regression towards the pretrained rows W0, or towards 0. Which of them, and which ridge, is chosen by rows that are held out. Then the error behind the
+activation is descended, W <- W - step P S^-1 with momentum, a step size for each row, and what is best on the held-out rows stays.
+
+Sources of the parts: least-squares reconstruction layer by layer, He et al., ICCV 2017 (arXiv 1707.06168); bias absorption, Nagel et al., ICCV 2019 (arXiv
+1906.04721); data-dependent initialization, Kraehenbuehl et al., ICLR 2016 (arXiv 1511.06856).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bcos_hf.models.bcos_scaling import cosine_factor
+
+from .objectives import Objective
+
+
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+MOMENTUM = 0.5
+FASTER, SLOWER = 1.2, 0.4  # of a row's step size, after a step that lowered its error, and after one that was undone
+
+
+@dataclass
+class Rows:
+    """What a layer reads and is to give: x [groups, rows, D]; n [1 or groups, rows, 1], None for a linear layer."""
+
+    x: Tensor
+    n: Tensor | None
+    objective: Objective
+
+    def take(self, rows: Tensor) -> "Rows":
+        """Some of them."""
+        return Rows(self.x[:, rows], None if self.n is None else self.n[:, rows], self.objective.take(rows))
+
+    def output(self, weights: Tensor, b: float) -> tuple[Tensor, Tensor | None]:
+        """y [groups, rows, O] of weights [groups, O, D], and its cosine factor, None where B = 1."""
+        lin = self.x @ weights.mT
+        if b == 1:
+            return lin, None
+        factor = cosine_factor(lin, self.n, None, b)
+        return lin * factor, factor
+
+    def loss(self, weights: Tensor, b: float) -> Tensor:
+        """Mean squared error of each unit, [groups, 1, O]."""
+        return self.objective.loss(self.output(weights, b)[0])
+
+
+@dataclass
+class Fitted:
+    """The weights found, [groups, O, D], and how good they are.
+
+    Attributes:
+        r2, r2_before: part of the goal's variance that is met on held-out rows, after the fit and before it. constant: R^2 of the best prediction of 1 by the input.
+        ridge: the one chosen; None: the weights stay. towards: "pretrained" rows, or "zero".
+    """
+
+    weights: Tensor
+    r2: float
+    r2_before: float
+    constant: float
+    ridge: float | None
+    towards: str
+
+
+def inverted(target: Tensor, n: Tensor | None, b: float) -> Tensor:
+    """g, the linear response whose scaled output is `target`."""
+    return target if b == 1 else target.sign() * target.abs().pow(1 / b) * n.pow((b - 1) / b)
+
+
+def fit_rows(
+    train: Rows, held_out: Rows, start: Tensor, pretrained: Tensor, b: float, ridges: Sequence[float] = RIDGES, steps: int = 8
+) -> Fitted:
+    """The best weights for `held_out` of those that are fitted to `train`.
+
+    Args:
+        start: [groups, O, D], the weights before the fit, which stay where nothing is better. pretrained: W0, as the standard layer has them.
+        ridges: to choose from, in parts of the mean of diag S. steps: of descent behind the activation, at most.
+    """
+    before = held_out.loss(start, b).sum()
+    moments = _Moments(train)
+    best = (before, start, None, "")
+    goal = inverted(train.objective.target, train.n, b)
+    for towards, base in (("pretrained", _scaled(pretrained, train, goal)), ("zero", None)):
+        lacking = goal if base is None else goal - train.x @ base.mT
+        gradient = moments.with_inputs(lacking)
+        for ridge in ridges:
+            weights = moments.solve(gradient, ridge)
+            weights = weights if base is None else base + weights
+            loss = held_out.loss(weights, b).sum()
+            if loss < best[0]:
+                best = (loss, weights, ridge, towards)
+    loss, weights, ridge, towards = best
+    if ridge is not None and steps and (b != 1 or train.objective.activation is not None or train.objective.factor is not None):
+        loss, weights = _descend(train, held_out, moments, weights, loss, b, ridge, steps)
+    variance = held_out.objective.variance().sum().clamp_min(torch.finfo(weights.dtype).tiny)
+    return Fitted(weights, (1 - loss / variance).item(), (1 - before / variance).item(), moments.constant(), ridge, towards)
+
+
+def _scaled(weights: Tensor, rows: Rows, goal: Tensor) -> Tensor:
+    """Rows of `weights`, each by the factor that brings it nearest to the goal."""
+    mean = rows.objective.mean
+    lin = rows.x @ weights.mT
+    scale = mean(lin * goal) / mean(lin.square()).clamp_min(torch.finfo(lin.dtype).tiny)
+    return weights * scale.mT
+
+
+class _Moments:
+    """S = mean x x^T and its Cholesky factors, in float64, in which no ridge is too small for it."""
+
+    def __init__(self, rows: Rows) -> None:
+        weight = rows.objective.weight
+        self.weighted = rows.x if weight is None else rows.x * weight
+        self.count, self.rows = rows.x.shape[1], rows
+        self.s = (self.weighted.mT @ rows.x / self.count).double()
+        self.size = self.s.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(rows.x.dtype).tiny)
+        self.factors: dict[float, Tensor] = {}
+
+    def with_inputs(self, values: Tensor) -> Tensor:
+        """mean values x^T, [groups, O, D], of [groups, rows, O]."""
+        return values.mT @ self.weighted / self.count
+
+    def solve(self, right: Tensor, ridge: float) -> Tensor:
+        """right (S + ridge mean(diag S) I)^-1, [groups, O, D]."""
+        if ridge not in self.factors:
+            identity = torch.eye(self.s.shape[-1], dtype=self.s.dtype, device=self.s.device)
+            self.factors[ridge] = torch.linalg.cholesky(self.s + (ridge * self.size)[:, None, None] * identity)
+        return torch.cholesky_solve(right.mT.double(), self.factors[ridge]).mT.to(right.dtype)
+
+    def constant(self) -> float:
+        """R^2 of the prediction of 1: how much of a constant the input holds, the mean over groups."""
+        mean = self.weighted.mean(1, keepdim=True)
+        return (self.solve(mean, min(self.factors)) * mean).sum(-1).mean().clamp(max=1).item()
+
+
+def _descend(train: Rows, held_out: Rows, moments: _Moments, weights: Tensor, held_loss: Tensor, b: float, ridge: float, steps: int) -> tuple[Tensor, Tensor]:
+    """Lower the error behind the activation; returns the lowest held-out loss that was seen and its weights."""
+    best = (held_loss, weights)
+    loss, direction = _loss_and_direction(train, moments, weights, b, ridge)
+    size = torch.full_like(loss.mT, 0.7)
+    velocity = torch.zeros_like(weights)
+    for _ in range(steps):
+        moved = MOMENTUM * velocity - size * direction
+        tried_loss, tried_direction = _loss_and_direction(train, moments, weights + moved, b, ridge)
+        better = (tried_loss < loss).mT
+        weights = torch.where(better, weights + moved, weights)
+        velocity = torch.where(better, moved, 0)
+        direction = torch.where(better, tried_direction, direction)
+        loss = torch.minimum(loss, tried_loss)
+        size = torch.where(better, size * FASTER, size * SLOWER)
+        held_loss = held_out.loss(weights, b).sum()
+        if held_loss < best[0]:
+            best = (held_loss, weights)
+    return best
+
+
+def _loss_and_direction(rows: Rows, moments: _Moments, weights: Tensor, b: float, ridge: float) -> tuple[Tensor, Tensor]:
+    """The loss of each unit [groups, 1, O], and its gradient [groups, O, D], over the curvature: S times the mean squared slope."""
+    objective = rows.objective
+    y, factor = rows.output(weights, b)
+    error, slope = objective.error_and_slope(y)
+    if factor is not None:
+        slope = slope * factor.mul_(b)
+    curvature = objective.mean(slope.square()).clamp_min(torch.finfo(slope.dtype).tiny)
+    direction = moments.solve(moments.with_inputs(error * slope), ridge) / curvature.mT
+    return objective.mean(error.square()), direction
