@@ -59,7 +59,7 @@ class LayerRefit:
         self.layer, self.standard = modules[step.name], standards[step.name]
         self.between = [modules[name] for name in step.between]
         self.end = None if step.end is None else modules[step.end]
-        self.norm = standards[step.end] if step.end is not None and isinstance(standards[step.end], NORMS) else None
+        self.norm = standards[step.end] if isinstance(standards.get(step.end), NORMS) else None
         self.layout = layout_of(self.layer, self.standard, config)
         self.targets = Targets(step, self.layout, standards, modules, pixels)
         self.pixels = pixels
@@ -81,7 +81,9 @@ class LayerRefit:
         return made
 
     def rerun(self, item: Brought):
-        """What the batch goes on with: the output of the fitted layer, or what comes to the end of the step."""
+        """What the batch goes on with: the output of the fitted layer, or what comes to the end of the step; None where the layer is still to be run."""
+        if isinstance(self.layer, nn.MultiheadAttention):
+            return None
         output = self.layer.forward(*item.args, **item.kwargs)  # not a call, which would run the hooks
         for module in self.between:
             output = module.forward(output)

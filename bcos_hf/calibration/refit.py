@@ -172,6 +172,14 @@ class _Refit:
             return self.lockstep.meet(name, mine, lambda items: self._fit(name, items))
 
         layer = self.modules[name]
+        if isinstance(layer, nn.MultiheadAttention):  # calls another layer that is fitted, so that it is run once only, after its own fit
+
+            def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+                called(module, args, kwargs, ())
+                met(None)
+
+            yield layer.register_forward_pre_hook(before, with_kwargs=True)
+            return
         yield layer.register_forward_hook(called, with_kwargs=True)
         last = layer
         for other in step.between:

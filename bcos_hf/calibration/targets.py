@@ -59,7 +59,7 @@ class Targets:
     def of(self, brought: Brought) -> Tensor:
         """What the standard layer and the batch norm behind it give, in the shape of `brought.output`."""
         if isinstance(self.layer, nn.Embedding):
-            return brought.output
+            return brought.output.expand_as(brought.arrived)
         target = self._layer(self.layer, self.standard_input(brought))
         if self.step.bias_to is not None and self.twin[self.step.name].bias is None and self.layer.bias is not None:
             target = target - self.layer.bias.view(-1, 1, 1)

@@ -19,7 +19,7 @@ class _BcosCLIP(BcosVisionModelMixin):
         stems=("vision_model.embeddings.patch_embedding",),
         fits=(
             *clip_fits(),
-            Fit(r"(.*)embeddings\.position_embedding", then=(r"\1pre_layrnorm",)),
+            Fit(r"((?:vision_model\.)?)embeddings\.position_embedding", then=(r"\1pre_layrnorm",)),
             Fit("visual_projection", ("vision_model.post_layernorm",)),
             Fit("text_projection", ("text_model.final_layer_norm",)),
         ),

@@ -22,7 +22,7 @@ class _BcosCLIPVision(BcosVisionModelMixin):
         stems=("embeddings.patch_embedding", "vision_model.embeddings.patch_embedding"),
         fits=(
             *clip_fits(),
-            Fit(r"(.*)embeddings\.position_embedding", then=(r"\1pre_layrnorm",)),
+            Fit(r"((?:vision_model\.)?)embeddings\.position_embedding", then=(r"\1pre_layrnorm",)),
             Fit("visual_projection", ("vision_model.post_layernorm",)),
         ),
     )
