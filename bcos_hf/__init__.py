@@ -1,9 +1,23 @@
 """B-cos networks for transformers: pretrained models made inherently interpretable. Importing this registers every Auto class."""
 
-from .models import BcosImageExplanationPipeline, bcosify
+from typing import TYPE_CHECKING
+
+from .models import BcosImageExplanationPipeline
 from .models.bcos_dynamic import explanation_mode
 from .models.bcos_explanation import Explanation
 
 
+if TYPE_CHECKING:
+    from .calibration import bcosify, refit_
+
 __version__ = "0.1.0"
-__all__ = ["BcosImageExplanationPipeline", "Explanation", "bcosify", "explanation_mode"]
+__all__ = ["BcosImageExplanationPipeline", "Explanation", "bcosify", "explanation_mode", "refit_"]
+
+
+def __getattr__(name: str):
+    """What reads data sets and images is imported when it is asked for."""
+    if name in ("bcosify", "refit_"):
+        from . import calibration
+
+        return getattr(calibration, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """The refit of one layer: the rows that the batches bring, the fit, and the numbers it is written down in."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -7,12 +8,13 @@ from torch import Tensor, nn
 
 from bcos_hf.models.bcos_head import BcosLogits
 from bcos_hf.models.bcos_inputs import BcosPatchStem, BcosStem
+from bcos_hf.models.bcos_layers import Bcos
 from bcos_hf.models.bcos_precision import wide
 
 from .layouts import add_inverse_weights, layout_of
 from .objectives import Objective
 from .plan import NORMS, Step
-from .solving import Rows, fit_rows
+from .solving import Fitted, Rows, fit_rows
 from .targets import Brought, Targets, standardized
 
 
@@ -25,7 +27,7 @@ class LayerFit:
     """What became of one layer.
 
     Attributes:
-        name: of the layer. b: its exponent; 1 of a linear layer. rows, held_out: how many were fitted, and how many chose and measured.
+        name: of the layer. b: its exponent; 1 of a linear layer. columns: its inputs. rows, held_out: how many were fitted, and how many chose and measured.
         r2_before, r2: part of the variance of the target that the layer meets on held-out rows, as it was converted and as it was fitted.
         constant: R^2 of the best prediction of 1 from the layer's input: how much of a constant it holds.
         ridge: the one that was chosen, None where the weights stay as they were. towards: "pretrained" or "zero", what it shrinks to.
@@ -33,6 +35,7 @@ class LayerFit:
 
     name: str
     b: float
+    columns: int
     rows: int
     held_out: int
     r2_before: float
@@ -71,14 +74,15 @@ class LayerRefit:
         own = [tensor for module in modules for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))]
         return own if self.positions is None else [*own, self.positions]
 
-    def fit(self, items: list[Brought]) -> LayerFit:
-        """Fit the layer to what the batches bring."""
+    def fit(self, items: list[Brought], exponents: Sequence[float] = ()) -> tuple[LayerFit, dict[float, float]]:
+        """Fit the layer to what the batches bring; and, where its exponent is the configuration's, the R^2 that it would have with each of `exponents`."""
         rows = self._rows(items)
         if isinstance(self.layer, nn.Embedding):
-            return self._fit_constant(rows)
+            return self._fit_constant(rows), {}
+        measured = {b: self._solve(rows, b)[0].r2 for b in exponents if "n" in rows}
         made = self._fit_weights(rows)
         self._move_bias()
-        return made
+        return made, measured
 
     def rerun(self, item: Brought):
         """What the batch goes on with: the output of the fitted layer, or what comes to the end of the step; None where the layer is still to be run."""
@@ -169,52 +173,50 @@ class LayerRefit:
         if not isinstance(self.layer, nn.Embedding):
             x = self.layout.seen(self.layout.input_of(item.args))
             rows["x"] = wide(self.layout.rows(x, positions))
-            if self._scaled(item):
+            if isinstance(self.layer, Bcos) and self.step.scaled and item.kwargs.get("scaled", True):
                 rows["n"] = wide(self.layout.norm(x, positions))
         return rows
 
-    def _scaled(self, item: Brought) -> bool:
-        return self._b != 1 and item.kwargs.get("scaled", True)
-
     def _fit_weights(self, rows: dict[str, Tensor]) -> LayerFit:
+        """Fit the weights, and write them."""
         b = self._b if "n" in rows else 1.0
-        gain = self._gain()
-        objective, norm_gain = self._objective(rows)
-        x, start = rows["x"], self.layout.weights(self.layer)
-        pretrained = self._pretrained()
-        bias, standard_bias = self.layout.bias(self.layer), self.layout.bias(self.standard)
-        if bias is not None:
-            x = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
-            start = torch.cat([start, self.layout.channels(bias)], dim=-1)
-            own = torch.zeros_like(pretrained[..., :1]) if standard_bias is None else self.layout.channels(standard_bias)
-            pretrained = torch.cat([pretrained, own], dim=-1)
-        start, pretrained = wide(start), wide(pretrained)
-        if gain is not None:
-            now, standard = (self.layout.channels(value) for value in gain)
-            start, pretrained = start * now.sign() * now.abs() ** (1 / b), pretrained * standard
-        all_rows = Rows(x, rows.get("n"), objective)
-        held = rows["held_out"]
-        train, held_out = all_rows.take(~held), all_rows.take(held if held.any() else ~held)
-        fitted = fit_rows(train, held_out, start, pretrained, b, self.settings.ridges, self.settings.steps)
+        fitted, all_rows, norm_gain = self._solve(rows, b)
         if fitted.ridge is not None:
-            self._write(fitted.weights, bias is not None, all_rows, b)
+            self._write(fitted.weights, all_rows, b)
         if norm_gain is not None:
             self._write_norm_gain(norm_gain, fitted.weights, rows, all_rows, b)
-        counts = {"rows": int((~held).sum()), "held_out": int(held.sum())}
+        held = int(rows["held_out"].sum())
+        counts = {"columns": rows["x"].shape[-1], "rows": len(rows["held_out"]) - held, "held_out": held}
         measured = {"r2_before": fitted.r2_before, "r2": fitted.r2, "constant": fitted.constant}
         return LayerFit(self.step.name, b, **counts, **measured, ridge=fitted.ridge, towards=fitted.towards)
 
-    def _gain(self) -> tuple[Tensor, Tensor] | None:
-        """What the batch norms behind the layer multiply each channel with, in the twin and in the standard model; None without one."""
-        if not self.between:
-            return None
-        made = []
+    def _solve(self, rows: dict[str, Tensor], b: float) -> tuple[Fitted, Rows, Tensor | None]:
+        """The best weights with the exponent b, the rows they were fitted to, and the gain for the norm behind the layer."""
+        objective, norm_gain = self._objective(rows)
+        x, start, pretrained = rows["x"], self.layout.weights(self.layer), self._pretrained()
+        bias, standard_bias = self.layout.bias(self.layer), self.layout.bias(self.standard)
+        if bias is not None:  # a column of ones, which the norm does not count
+            x = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
+            own = torch.zeros_like(pretrained[..., :1]) if standard_bias is None else self.layout.channels(standard_bias)
+            start, pretrained = (torch.cat(pair, dim=-1) for pair in ((start, self.layout.channels(bias)), (pretrained, own)))
+        start, pretrained = wide(start), wide(pretrained)
+        if self.between:
+            gain, standard_gain = (self.layout.channels(gain) for gain in self._gains())
+            start, pretrained = start * gain.sign() * gain.abs() ** (1 / b), pretrained * standard_gain
+        all_rows = Rows(x, rows.get("n"), objective)
+        held = rows["held_out"]
+        train, held_out = all_rows.take(~held), all_rows.take(held if held.any() else ~held)
+        return fit_rows(train, held_out, start, pretrained, b, self.settings.ridges, self.settings.steps), all_rows, norm_gain
+
+    def _gains(self) -> list[Tensor]:
+        """What the batch norms behind the layer multiply each channel [C] with, in the twin and in the standard model."""
+        gains = []
         for norms in (self.between, [self.targets.standard[name] for name in self.step.between]):
             gain = torch.ones_like(wide(norms[0].running_var))
             for norm in norms:
                 gain = gain * (wide(norm.running_var) + norm.eps).rsqrt() * (1.0 if norm.weight is None else wide(norm.weight))
-            made.append(gain)
-        return made[0], made[1]
+            gains.append(gain)
+        return gains
 
     def _pretrained(self) -> Tensor:
         """The standard layer's weights as those of the twin, [groups, O, D]."""
@@ -277,11 +279,11 @@ class LayerRefit:
         gain = torch.where(gain == 0, 1.0, gain)
         return rows["total"] + rows["deviation"] * (normed / gain - z) - rows["added"], gain
 
-    def _write(self, weights: Tensor, with_bias: bool, rows: Rows, b: float) -> None:
+    def _write(self, weights: Tensor, rows: Rows, b: float) -> None:
         """Put the weights, [groups, O, D], into the layer, and their size into the batch norm behind it."""
         if self.between:
             weights = self._into_norm(weights, rows, b)
-        if with_bias:
+        if self.layout.bias(self.layer) is not None:
             weights, bias = weights[..., :-1], weights[..., -1]
             self.layout.set_bias(bias)
         self.layout.set_weights(weights)
@@ -309,7 +311,7 @@ class LayerRefit:
 
     def _fit_constant(self, rows: dict[str, Tensor]) -> LayerFit:
         """Of an embedding in front of a norm: the constant that the norm's bias comes to, in every row of the table."""
-        counts = {"rows": int((~rows["held_out"]).sum()), "held_out": int(rows["held_out"].sum())}
+        counts = {"columns": 1, "rows": int((~rows["held_out"]).sum()), "held_out": int(rows["held_out"].sum())}
         target, gain = self._with_norm_bias(rows) if self.norm.bias is not None and self.end.bias is None else (rows["target"], None)
         train = ~rows["held_out"]
         held = rows["held_out"] if rows["held_out"].any() else train

@@ -1,6 +1,7 @@
 """Which layers of a twin are refitted, and to what: the family's table of `Fit`s, looked up for a model and checked."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -8,6 +9,7 @@ from transformers.activations import ACT2FN
 
 from bcos_hf.models.bcos_attention import QueryKey, QueryKeyValue
 from bcos_hf.models.bcos_batch_norm import UncenteredBatchNorm2d
+from bcos_hf.models.bcos_conversion import LINEAR
 from bcos_hf.models.bcos_fits import Fit
 from bcos_hf.models.bcos_layers import Bcos
 from bcos_hf.models.modeling_bcos_siglip_vision import BcosMultiheadAttention
@@ -25,6 +27,7 @@ class Step:
         name: of the layer. reads: norms and activations in front of it, in order. between: what its output goes through before `end`: a batch norm.
         end: the activation or the norm over channels in front of which the fit is measured; None: at the output of the last of `between`, or of the layer.
         activation: what follows in the standard model, None where nothing does. times, stream, bias_to: as in `Fit`.
+        scaled: whether its exponent is that of the configuration; not of projections that stay linear.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Step:
     times: str | None = None
     stream: str | None = None
     bias_to: str | None = None
+    scaled: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def plan_of(twin: nn.Module, standard: nn.Module) -> Plan:
         if matches and not {matches[-1][1].expand(name) for name in fit.then} & read:
             found[matches[-1][0]] = (fit, matches[-1][1])
     left |= {name: fit.left for name, (fit, _) in found.items() if fit.left}
-    steps = {name: _step(name, fit, match, modules, standards) for name, (fit, match) in found.items() if not fit.left}
+    steps = {name: _step(name, fit, match, modules, standards, twin._roles.bcos) for name, (fit, match) in found.items() if not fit.left}
     needed: dict[str, set[str]] = {name: set() for name in steps}
     inputs, outputs = set(), set()
     for name, step in steps.items():
@@ -122,7 +126,7 @@ def _check(twin: nn.Module) -> None:
             raise ValueError(f"{name}: a refit expects batch_norm='uncentered', got 'position', whose norm the standard model does not have.")
 
 
-def _step(name: str, fit: Fit, match: re.Match, modules: dict[str, nn.Module], standards: dict[str, nn.Module]) -> Step:
+def _step(name: str, fit: Fit, match: re.Match, modules: dict[str, nn.Module], standards: dict[str, nn.Module], bcos: Iterable[str]) -> Step:
     named = {
         "reads": tuple(match.expand(text) for text in fit.reads),
         "then": tuple(match.expand(text) for text in fit.then),
@@ -142,4 +146,5 @@ def _step(name: str, fit: Fit, match: re.Match, modules: dict[str, nn.Module], s
         elif not isinstance(standard, nn.Identity):
             end, activation = other, activation or standard
             break
-    return Step(name, between=tuple(between), end=end, activation=activation, **named)
+    scaled = isinstance(modules[name], Bcos) and (name.rpartition(".")[2] not in LINEAR or name in bcos)
+    return Step(name, between=tuple(between), end=end, activation=activation, scaled=scaled, **named)

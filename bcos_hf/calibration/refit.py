@@ -6,7 +6,7 @@ training. Targets are the standard layer on the twin's own input; no label is us
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from .layers import LayerFit, LayerRefit
 from .lockstep import Lockstep
 from .plan import Plan, Step, plan_of
 from .solving import RIDGES
 from .targets import Brought
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def refit_(
     batches: Iterable[dict],
     pixels: tuple[Tensor, Tensor] | None = None,
     progress: bool = True,
+    tried: tuple[Sequence[float], dict[str, dict[float, float]]] | None = None,
     **settings,
 ) -> list[LayerFit]:
     """Fit every layer of `twin`, in place, to what the layers of `standard` make of the same inputs.
@@ -63,6 +68,7 @@ def refit_(
         batches: what the twin's forward() takes, each a dict of tensors; labels are ignored. All are held at once, one layer's values of each.
         pixels: (mean, std), each [C], that the standard model's images are normalized with; needed for input_encoding "add_inverse", whose images are in [0, 1].
         progress: show a bar.
+        tried: (exponents, an empty dict): what R^2 each layer has with each of them is written there, layer -> exponent -> R^2 (see `choose_b`).
         **settings: those of `RefitSettings`.
 
     Returns:
@@ -81,7 +87,7 @@ def refit_(
             "pixels: expected the mean and the standard deviation that the standard model's images are normalized with, got None; with "
             "input_encoding='add_inverse' the twin takes images in [0, 1]. They are the image processor's image_mean and image_std."
         )
-    run = _Refit(twin, standard, plan_of(twin, standard), chosen, pixels, batches)
+    run = _Refit(twin, standard, plan_of(twin, standard), chosen, pixels, batches, tried)
     bar = tqdm(total=len(run.plan.steps), desc="refit", disable=not progress)
     modes = [(model, model.training) for model in (twin, standard)]
     with bar, run.undone_on_error():
@@ -92,10 +98,24 @@ def refit_(
         finally:
             for model, training in modes:
                 model.train(training)
+        if run.waiting:
+            raise ValueError(f"calibration: nothing came to {', '.join(sorted(run.waiting)[:3])}. Give what the whole model takes, texts beside images.")
     twin.conversion_report.fits = [fit.to_dict() for fit in run.fits]
+    _warn_of_few_rows(run.fits)
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
     twin.conversion_report.calibration = {"samples": samples, "rounds": 1, "seconds": round(time.perf_counter() - start, 1)}
     return run.fits
+
+
+def _warn_of_few_rows(fits: list[LayerFit]) -> None:
+    """Say which layer had fewer rows than it has inputs, and how many calibration inputs it takes to change that."""
+    short = [(fit.columns / max(fit.rows, 1), fit) for fit in fits if fit.rows < fit.columns]
+    if short:
+        times, worst = max(short, key=lambda pair: pair[0])
+        logger.warning(
+            f"calibration: {len(short)} of {len(fits)} layers had fewer rows than inputs, {worst.name} {worst.rows} for {worst.columns}; the ridge keeps them "
+            f"near the pretrained weights. {times:.1f} times as many calibration inputs would be enough."
+        )
 
 
 def _moved(batch: dict, twin: PreTrainedModel) -> dict:
@@ -107,7 +127,8 @@ def _moved(batch: dict, twin: PreTrainedModel) -> dict:
 class _Refit:
     """One refit, while it runs."""
 
-    def __init__(self, twin, standard, plan: Plan, settings: RefitSettings, pixels, batches: list[dict]) -> None:
+    def __init__(self, twin, standard, plan: Plan, settings: RefitSettings, pixels, batches: list[dict], tried) -> None:
+        self.tried = tried
         self.twin, self.plan, self.settings, self.batches = twin, plan, settings, batches
         self.modules = dict(twin.named_modules())
         self.lockstep = Lockstep(len(batches))
@@ -195,7 +216,11 @@ class _Refit:
         refit = self.refits[name]
         for tensor in refit.changed():
             self.before.setdefault(id(tensor), (tensor, tensor.detach().clone()))
-        self.fits.append(refit.fit(items))
+        exponents, found = self.tried or ((), {})
+        fit, measured = refit.fit(items, exponents)
+        self.fits.append(fit)
+        if measured:
+            found[name] = measured
         self.bar.update()
         self.waiting.discard(name)
         if not self.waiting:

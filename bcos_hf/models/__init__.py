@@ -45,7 +45,7 @@ from .bcos_pipelines import BcosImageExplanationPipeline
 from .bcos_saving import classes_of, whole_weights
 
 
-__all__ = ["BcosImageExplanationPipeline", "FAMILIES", "STANDARD", "bcosify", "supported"]
+__all__ = ["BcosImageExplanationPipeline", "FAMILIES", "STANDARD", "bcosify", "standard_of", "supported", "twin_of"]
 
 # model_type of the standard model -> the modeling module of its B-cos family
 FAMILIES = {
@@ -107,8 +107,14 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
         ValueError: a family or head that is not supported (the message lists what is), a B below 1.
         OSError: a folder without weights, or with damaged ones.
     """
+    standard, missing = standard_of(source, auto_class)
+    return twin_of(standard, missing, **fields)
+
+
+def standard_of(source: str | os.PathLike | PreTrainedModel, auto_class: type | None = None) -> tuple[PreTrainedModel, set[str]]:
+    """The standard model that `bcosify` takes, and the names of the tensors that its checkpoint lacks, which are random. Arguments and errors as there."""
     if isinstance(source, PreTrainedModel):
-        return _twin_class(source.config, type(source).__name__).from_standard(source, **fields)
+        return source, set()
     config = AutoConfig.from_pretrained(source)
     if auto_class is None:
         saved_as = (config.architectures or ["no class"])[0]
@@ -119,8 +125,13 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
     with whole_weights(source):
         # in float32: what half precision cannot hold, such as a large running variance, would be lost before the conversion
         model, info = auto_class.from_pretrained(source, output_loading_info=True, dtype=torch.float32)
-    twin = bcosify(model, **fields)
-    absent = set(info["missing_keys"]) & set(twin.state_dict()) - set(twin.conversion_report.new)  # the loader made them, at random
+    return model, set(info["missing_keys"])
+
+
+def twin_of(standard: PreTrainedModel, missing: set[str], **fields) -> PreTrainedModel:
+    """The twin of a loaded model; of its `missing` tensors, which are random, the report says so."""
+    twin = _twin_class(standard.config, type(standard).__name__).from_standard(standard, **fields)
+    absent = missing & set(twin.state_dict()) - set(twin.conversion_report.new)
     twin.conversion_report.new += sorted(absent)
     return twin
 

@@ -54,12 +54,16 @@ class ConversionReport:
         kept: (module name, class, reason) of each leaf that stayed.
         dropped: parameter name -> reason, for every tensor of the source that the B-cos model does not have.
         new: names of the tensors that the source did not have (a fresh head), initialised at random.
+        fits: what a refit made of each layer, in order (see `bcos_hf.calibration.LayerFit`); empty where there was none.
+        calibration: of that refit: samples, rounds, seconds, and the name of their source where it is known.
     """
 
     converted: list[tuple[str, str, str, str]] = field(default_factory=list)
     kept: list[tuple[str, str, str]] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     new: list[str] = field(default_factory=list)
+    fits: list[dict] = field(default_factory=list)
+    calibration: dict | None = None
 
     def to_dict(self) -> dict:
         """The report as plain lists and dicts."""
@@ -69,7 +73,9 @@ class ConversionReport:
         lines = [f"{name}: {before} -> {after} ({note})" for name, before, after, note in self.converted]
         lines += [f"{name}: {cls} kept ({reason})" for name, cls, reason in self.kept]
         lines += [f"{name}: dropped ({reason})" for name, reason in self.dropped.items()]
-        return "\n".join(lines + [f"{name}: new, initialised at random" for name in self.new])
+        lines += [f"{name}: new, initialised at random" for name in self.new]
+        form = "{name}: fitted to {rows} rows, R^2 on {held_out} others {r2_before:.3f} before, {r2:.3f} after; its input holds {constant:.2f} of a constant"
+        return "\n".join(lines + [form.format(**fit) for fit in self.fits])
 
 
 @dataclass(frozen=True)
