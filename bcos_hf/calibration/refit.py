@@ -176,7 +176,7 @@ class _Refit:
             return output.clone() if step.end is not None else output  # the sum before the end may be made in place
 
         def called(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
-            if brought[self.lockstep.index] is not None:
+            if brought[self.lockstep.index] is not None or name not in self.waiting:
                 raise ValueError(f"{name}: expected a layer that is used once in a forward pass, got one that is shared, which cannot be refitted.")
             brought[self.lockstep.index] = Brought(args, kwargs, kept(output))
 

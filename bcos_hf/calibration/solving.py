@@ -23,6 +23,7 @@ from .objectives import Objective
 
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+LEAST_RIDGE = 1e-12
 MOMENTUM = 0.5
 FASTER, SLOWER = 1.2, 0.4  # of a row's step size, after a step that lowered its error, and after one that was undone
 
@@ -129,9 +130,15 @@ class _Moments:
     def solve(self, right: Tensor, ridge: float) -> Tensor:
         """right (S + ridge mean(diag S) I)^-1, [groups, O, D]."""
         if ridge not in self.factors:
-            identity = torch.eye(self.s.shape[-1], dtype=self.s.dtype, device=self.s.device)
-            self.factors[ridge] = torch.linalg.cholesky(self.s + (ridge * self.size)[:, None, None] * identity)
+            self.factors[ridge] = self._factor(ridge)
         return torch.cholesky_solve(right.mT.double(), self.factors[ridge]).mT.to(right.dtype)
+
+    def _factor(self, ridge: float) -> Tensor:
+        """The Cholesky factor; inputs of a norm span one dimension less than they have, for which a ridge of 0 is raised until there is one."""
+        identity = torch.eye(self.s.shape[-1], dtype=self.s.dtype, device=self.s.device)
+        ridge = max(ridge, LEAST_RIDGE)
+        factor, failed = torch.linalg.cholesky_ex(self.s + (ridge * self.size)[:, None, None] * identity)
+        return self._factor(100 * ridge) if failed.any() else factor
 
     def constant(self) -> float:
         """R^2 of the prediction of 1: how much of a constant the input holds, the mean over groups."""
