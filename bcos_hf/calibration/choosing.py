@@ -1,4 +1,5 @@
-"""B for each hidden layer by a budget: as high as a layer can have it without losing more than so much of what it explains of its target."""
+"""B for each hidden layer by a budget: as high as a layer can have it without losing more than so much of what it
+explains of its target."""
 
 from collections.abc import Iterable, Sequence
 
@@ -22,9 +23,11 @@ def choose_b(
     fields: dict | None = None,
     **settings,
 ) -> list[float]:
-    """The highest B of `candidates` for each hidden layer that costs none of its fits more than `r2_budget` of R^2; the last value is for what lies outside.
+    """The highest B of `candidates` for each hidden layer that costs none of its fits more than `r2_budget` of R^2; the
+    last value is for what lies outside.
 
-    One pass: the network is fitted with B = 1, and on the way every layer is fitted with each candidate, too, and measured on held-out rows.
+    One pass: the network is fitted with B = 1, and on the way every layer is fitted with each candidate, too, and
+    measured on held-out rows.
 
     Args:
         standard, batches, pixels, **settings: as in `refit_`. fields: configuration fields of the twin that is to be.
@@ -33,7 +36,9 @@ def choose_b(
         ValueError: a budget below 0, or candidates without 1.
     """
     if not r2_budget >= 0 or 1.0 not in candidates or min(candidates) < 1:
-        raise ValueError(f"choose_b: expected r2_budget >= 0 and candidates from 1 on, 1 among them; got {r2_budget!r} and {list(candidates)}.")
+        raise ValueError(
+            f"choose_b: expected r2_budget >= 0 and candidates from 1 on, 1 among them; got {r2_budget!r} and {list(candidates)}."
+        )
     twin = bcosify(standard, **{**(fields or {}), "b": 1.0, "weight_norm": "none"})
     found: dict[str, dict[float, float]] = {}
     refit_(twin, standard, batches, pixels, tried=(sorted(candidates), found), **settings)

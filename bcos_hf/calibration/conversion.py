@@ -1,10 +1,10 @@
-"""`bcosify`: a pretrained model as its B-cos twin, refitted where calibration inputs are given, so that it works before any training."""
+"""`bcosify`: a pretrained model as its B-cos twin, refitted where calibration inputs are given, so that it works before
+any training."""
 
 import os
 from collections.abc import Iterable
 
-import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bcos_hf import models
 
@@ -24,25 +24,30 @@ def bcosify(
 ) -> PreTrainedModel:
     """The B-cos twin of a pretrained model (Arya et al., NeurIPS 2024; Wang et al., TMLR 2025).
 
-    Without calibration the pretrained weights are taken as they are, and the twin is to be fine-tuned. With it each layer is fitted once, by least squares, to
-    what the standard layer makes of the same input (`refit_`): the twin works at once, without labels or training.
+    Without calibration the pretrained weights are taken as they are, and the twin is to be fine-tuned. With it each
+    layer is fitted once, by least squares, to what the standard layer makes of the same input (`refit_`): the twin
+    works at once, without labels or training.
 
     Args:
         source: a Hub id, a folder, or a loaded transformers model, which is left untouched.
-        auto_class: for an id or folder, the class to load it with, by which a head is chosen (AutoModelForSequenceClassification, ...). None: the class
-            that the source was saved with.
-        calibration: some hundreds of inputs without labels: texts, PIL images, tensors, or batches that the twin takes (see `calibration_batches`). None: no refit.
+        auto_class: for an id or folder, the class to load it with, by which a head is chosen
+            (AutoModelForSequenceClassification, ...). None: the class that the source was saved with.
+        calibration: some hundreds of inputs without labels: texts, PIL images, tensors, or batches that the twin takes
+            (see `calibration_batches`). None: no refit.
         processor: the tokenizer or image processor for texts and images; None: the one saved with the source.
-        r2_budget: choose B for each hidden layer, as high as costs it at most this much of the R^2 that it has at B = 1 (see `choose_b`).
+        r2_budget: choose B for each hidden layer, as high as costs it at most this much of the R^2 that it has at B = 1
+            (see `choose_b`).
         refit: settings of `RefitSettings` (ridges, steps, memory_mb, seed, ...).
-        **fields: configuration fields to set (b, weight_norm, use_bias, num_labels, id2label, ...). A refit needs weight_norm "none", which it sets.
+        **fields: configuration fields to set (b, weight_norm, use_bias, num_labels, id2label, ...). A refit needs
+            weight_norm "none", which it sets.
 
     Returns:
-        The twin, in evaluation mode, in float32 (in the dtype of a loaded model). Its `conversion_report` says what became of every layer and tensor, and how
-        good each fit is.
+        The twin, in evaluation mode, in float32 (in the dtype of a loaded model). Its `conversion_report` says what
+        became of every layer and tensor, and how good each fit is.
 
     Raises:
-        ValueError: a family or head that is not supported (the message lists what is), a B below 1, calibration inputs that do not fit.
+        ValueError: a family or head that is not supported (the message lists what is), a B below 1, calibration inputs
+        that do not fit.
         OSError: a folder without weights, or with damaged ones.
     """
     if calibration is None:

@@ -1,6 +1,8 @@
-"""A layer as a table of rows: what it reads at each position [groups, rows, D], what it gives there [groups, rows, O], and its weights [groups, O, D].
+"""A layer as a table of rows: what it reads at each position [groups, rows, D], what it gives there [groups, rows, O],
+and its weights [groups, O, D].
 
-A least-squares problem knows nothing else of a layer, be it linear, a convolution with groups, or the first layer of a network, which encodes its input.
+A least-squares problem knows nothing else of a layer, be it linear, a convolution with groups, or the first layer of a
+network, which encodes its input.
 Positions are numbers in the flattened output without its channels.
 """
 
@@ -101,7 +103,8 @@ class ConvolutionLayout(LinearLayout):
 
 
 class StemLayout(ConvolutionLayout):
-    """Of the first convolution, which encodes its picture. Of [z, -z] the fit sees z alone, as the layer does: the other half is its mirror image."""
+    """Of the first convolution, which encodes its picture. Of [z, -z] the fit sees z alone, as the layer does: the
+    other half is its mirror image."""
 
     def seen(self, x: Tensor) -> Tensor:
         return x if self.layer._halves else self.layer.encoding(x)
@@ -123,7 +126,8 @@ class StemLayout(ConvolutionLayout):
 
 
 class PatchStemLayout(LinearLayout):
-    """Of a first layer whose picture was encoded and cut to patches before it, channels innermost; of [z, -z] the fit sees z alone."""
+    """Of a first layer whose picture was encoded and cut to patches before it, channels innermost; of [z, -z] the fit
+    sees z alone."""
 
     def __init__(self, layer: BcosPatchStem, channels: int, encoding: str) -> None:
         super().__init__(layer)
@@ -152,7 +156,8 @@ class PatchStemLayout(LinearLayout):
 
 
 class QueryKeyValueLayout(LinearLayout):
-    """Of queries, keys and values in one projection: the keys' rows stay, as a constant added to all keys changes no softmax."""
+    """Of queries, keys and values in one projection: the keys' rows stay, as a constant added to all keys changes no
+    softmax."""
 
     def outputs(self, y: Tensor, positions: Tensor) -> Tensor:
         return self._without_keys(super().outputs(y, positions), -1)
@@ -180,7 +185,8 @@ class QueryKeyValueLayout(LinearLayout):
 
 
 class PoolingAttentionLayout(LinearLayout):
-    """Of the values in nn.MultiheadAttention(probe, x, x). Its one query is a constant, whose bias goes into its weight exactly."""
+    """Of the values in nn.MultiheadAttention(probe, x, x). Its one query is a constant, whose bias goes into its weight
+    exactly."""
 
     def __init__(self, layer: nn.MultiheadAttention, standard: nn.MultiheadAttention) -> None:
         super().__init__(layer)
@@ -206,7 +212,9 @@ class PoolingAttentionLayout(LinearLayout):
         value.copy_(weights[0])
         if self.layer.in_proj_bias is None and self.standard.in_proj_bias is not None:
             bias = self.standard.in_proj_bias.chunk(3)[0]
-            query.copy_(self.standard.in_proj_weight.chunk(3)[0] + torch.outer(bias, self.probe) / self.probe.square().sum())
+            query.copy_(
+                self.standard.in_proj_weight.chunk(3)[0] + torch.outer(bias, self.probe) / self.probe.square().sum()
+            )
 
 
 def layout_of(layer: nn.Module, standard: nn.Module, config) -> LinearLayout:

@@ -1,7 +1,8 @@
 """Forward passes of several batches, in turns: at each meeting place all wait until the last batch is there.
 
-So a layer can be changed by what all batches bring to it, and then all go on with the changed layer: one pass in the place of one for each layer. A pass runs in
-a thread of its own, one at a time, in the order of the batches, so that the result does not depend on chance.
+So a layer can be changed by what all batches bring to it, and then all go on with the changed layer: one pass in the
+place of one for each layer. A pass runs in a thread of its own, one at a time, in the order of the batches, so that the
+result does not depend on chance.
 """
 
 import threading
@@ -38,7 +39,8 @@ class Lockstep:
         return self._local.index
 
     def meet(self, place: str, item: Any, work: Callable[[list], Sequence]) -> Any:
-        """Wait for all passes at `place`; `work`, called once with their items in order, returns what each pass gets back.
+        """Wait for all passes at `place`; `work`, called once with their items in order, returns what each pass gets
+        back.
 
         Raises:
             RuntimeError: passes that come to different places: the model's way depends on its input.
@@ -48,7 +50,9 @@ class Lockstep:
         if mine == self.count - 1:
             places = {there for there, _ in self._items}
             if len(places) > 1:
-                raise RuntimeError(f"expected all batches to pass the layers in one order; they came to {sorted(places)} at once.")
+                raise RuntimeError(
+                    f"expected all batches to pass the layers in one order; they came to {sorted(places)} at once."
+                )
             items = [brought for _, brought in self._items]
             self._items = [None] * self.count
             self._results = list(work(items))
@@ -62,8 +66,11 @@ class Lockstep:
         self._stopped = True
 
     def run(self, passes: Sequence[Callable[[], Any]]) -> None:
-        """Run all passes to their end, or to `stop`. What one of them raises is raised here, after all others have ended."""
-        threads = [threading.Thread(target=self._one, args=(index, call), daemon=True) for index, call in enumerate(passes)]
+        """Run all passes to their end, or to `stop`. What one of them raises is raised here, after all others have
+        ended."""
+        threads = [
+            threading.Thread(target=self._one, args=(index, call), daemon=True) for index, call in enumerate(passes)
+        ]
         for thread in threads:
             thread.start()
         try:

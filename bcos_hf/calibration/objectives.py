@@ -1,7 +1,9 @@
-"""What a fit minimizes: how far a layer's output is from its target after what follows it, f(y + s) r against f(t + s) r.
+"""What a fit minimizes: how far a layer's output is from its target after what follows it, f(y + s) r against f(t + s)
+r.
 
-f is the activation, s what is added before it (a residual, a shortcut), r what the activation is multiplied with in a gated MLP. What a ReLU cuts off need not be
-met, what it lets through must be, and the same holds, softly, for GELU and SiLU.
+f is the activation, s what is added before it (a residual, a shortcut), r what the activation is multiplied with in a
+    gated MLP. What a ReLU cuts off need not be met, what it lets through must be, and the same holds, softly, for GELU
+    and SiLU.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,8 @@ class Objective:
 
     Attributes:
         target: t, what the layer is to give. goal: f(t + s) r, of the standard model's own activation.
-        weight: how much each row counts, [1, rows, 1], mean 1. added: s, None where nothing is. factor: r, None where there is none.
+        weight: how much each row counts, [1, rows, 1], mean 1. added: s, None where nothing is. factor: r, None where
+            there is none.
         activation: f of the twin; None: the identity.
     """
 
@@ -34,7 +37,9 @@ class Objective:
     def take(self, rows: Tensor) -> "Objective":
         """Of some of the rows."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Objective(**{name: value[:, rows] if isinstance(value, Tensor) else value for name, value in values.items()})
+        return Objective(
+            **{name: value[:, rows] if isinstance(value, Tensor) else value for name, value in values.items()}
+        )
 
     def output(self, y: Tensor) -> Tensor:
         """f(y + s) r."""

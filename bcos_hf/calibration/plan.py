@@ -24,8 +24,10 @@ class Step:
     """A layer that is refitted. Names are those of modules, in full.
 
     Attributes:
-        name: of the layer. reads: norms and activations in front of it, in order. between: what its output goes through before `end`: a batch norm.
-        end: the activation or the norm over channels in front of which the fit is measured; None: at the output of the last of `between`, or of the layer.
+        name: of the layer. reads: norms and activations in front of it, in order. between: what its output goes through
+            before `end`: a batch norm.
+        end: the activation or the norm over channels in front of which the fit is measured; None: at the output of the
+            last of `between`, or of the layer.
         activation: what follows in the standard model, None where nothing does. times, stream, bias_to: as in `Fit`.
         scaled: whether its exponent is that of the configuration; not of projections that stay linear.
     """
@@ -46,8 +48,10 @@ class Plan:
     """What a refit does.
 
     Attributes:
-        steps: by the layers' names. left: name -> why that layer stays as it is. standards: the standard model's modules by the twin's names.
-        needed: step -> modules whose input or output it needs besides. inputs, outputs: modules of which one or the other has to be kept.
+        steps: by the layers' names. left: name -> why that layer stays as it is. standards: the standard model's
+            modules by the twin's names.
+        needed: step -> modules whose input or output it needs besides. inputs, outputs: modules of which one or the
+            other has to be kept.
     """
 
     steps: dict[str, Step]
@@ -62,7 +66,8 @@ def plan_of(twin: nn.Module, standard: nn.Module) -> Plan:
     """What a refit of `twin` does; `standard` is the model it was made from.
 
     Raises:
-        ValueError: a model that cannot be refitted (unit rows, MaxOut, another batch norm than the uncentered one), or a layer that no `Fit` speaks of.
+        ValueError: a model that cannot be refitted (unit rows, MaxOut, another batch norm than the uncentered one), or
+        a layer that no `Fit` speaks of.
     """
     _check(twin)
     modules = dict(twin.named_modules())
@@ -73,22 +78,30 @@ def plan_of(twin: nn.Module, standard: nn.Module) -> Plan:
     fits = twin._roles.fits
     for name, module in modules.items():
         if name not in standards and name not in left and isinstance(module, FITTED):
-            raise ValueError(f"{name}: expected the standard model that the twin was made from; {type(standard).__name__} has no such layer.")
-        fitted = isinstance(module, FITTED) or isinstance(module, nn.Embedding)
+            raise ValueError(
+                f"{name}: expected the standard model that the twin was made from; {type(standard).__name__} has no such layer."
+            )
+        fitted = isinstance(module, (*FITTED, nn.Embedding))
         if not fitted or name in left or not twin._roles.converts(name):
             continue
         matches = [(fit, match) for fit in fits if not fit.last and (match := re.fullmatch(fit.layer, name))]
         if matches:
             found[name] = matches[0]
         elif not isinstance(module, nn.Embedding):
-            raise ValueError(f"{name}: no rule says what this {type(module).__name__} is fitted to; the family's `roles.fits` has rules for its layers.")
+            raise ValueError(
+                f"{name}: no rule says what this {type(module).__name__} is fitted to; the family's `roles.fits` has rules for its layers."
+            )
     read = {match.expand(read) for fit, match in found.values() for read in fit.reads}
     for fit in (fit for fit in fits if fit.last):
         matches = [(name, match) for name in found if (match := re.fullmatch(fit.layer, name))]
         if matches and not {matches[-1][1].expand(name) for name in fit.then} & read:
             found[matches[-1][0]] = (fit, matches[-1][1])
     left |= {name: fit.left for name, (fit, _) in found.items() if fit.left}
-    steps = {name: _step(name, fit, match, modules, standards, twin._roles.bcos) for name, (fit, match) in found.items() if not fit.left}
+    steps = {
+        name: _step(name, fit, match, modules, standards, twin._roles.bcos)
+        for name, (fit, match) in found.items()
+        if not fit.left
+    }
     needed: dict[str, set[str]] = {name: set() for name in steps}
     inputs, outputs = set(), set()
     for name, step in steps.items():
@@ -118,21 +131,38 @@ def _check(twin: nn.Module) -> None:
             "weight_norm='none', or without calibration."
         )
     if config.max_out > 1:
-        raise ValueError(f"max_out: a refit expects 1, got {config.max_out}. Which of several rows responds has no least-squares solution.")
+        raise ValueError(
+            f"max_out: a refit expects 1, got {config.max_out}. Which of several rows responds has no least-squares solution."
+        )
     for name, module in twin.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) is not UncenteredBatchNorm2d:
-            raise ValueError(f"{name}: a refit expects batch_norm='uncentered' and norm_layer='layer_norm', got a {type(module).__name__}.")
+            raise ValueError(
+                f"{name}: a refit expects batch_norm='uncentered' and norm_layer='layer_norm', got a {type(module).__name__}."
+            )
         if type(module).__name__ == "PositionNorm2d":
-            raise ValueError(f"{name}: a refit expects batch_norm='uncentered', got 'position', whose norm the standard model does not have.")
+            raise ValueError(
+                f"{name}: a refit expects batch_norm='uncentered', got 'position', whose norm the standard model does not have."
+            )
 
 
-def _step(name: str, fit: Fit, match: re.Match, modules: dict[str, nn.Module], standards: dict[str, nn.Module], bcos: Iterable[str]) -> Step:
+def _step(
+    name: str,
+    fit: Fit,
+    match: re.Match,
+    modules: dict[str, nn.Module],
+    standards: dict[str, nn.Module],
+    bcos: Iterable[str],
+) -> Step:
     named = {
         "reads": tuple(match.expand(text) for text in fit.reads),
         "then": tuple(match.expand(text) for text in fit.then),
         **{key: getattr(fit, key) and match.expand(getattr(fit, key)) for key in ("times", "stream", "bias_to")},
     }
-    absent = [other for other in (*named["reads"], *named["then"], *filter(None, (named["times"], named["stream"]))) if other not in modules]
+    absent = [
+        other
+        for other in (*named["reads"], *named["then"], *filter(None, (named["times"], named["stream"])))
+        if other not in modules
+    ]
     if absent:
         raise ValueError(f"{name}: its rule names {absent[0]!r}, which the model does not have.")
     between, end, activation = [], None, ACT2FN[fit.function] if fit.function else None

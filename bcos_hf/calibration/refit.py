@@ -1,54 +1,29 @@
-"""The refit: every layer of a B-cos twin fitted once, in forward order, to what the standard layer makes of the same input.
+"""The refit: every layer of a B-cos twin fitted once, in forward order, to what the standard layer makes of the same
+input.
 
-What a conversion costs is the removed bias more than B. The inputs of a layer hold a nearly constant direction, as activations are mostly positive; least squares
-without an intercept put the bias there. Weights alone change: the model has the same classes, the same configuration and the same checkpoint, and works before any
-training. Targets are the standard layer on the twin's own input; no label is used, nothing is trained, and no features of two models are compared.
+What a conversion costs is the removed bias more than B. The inputs of a layer hold a nearly constant direction, as
+activations are mostly positive; least squares without an intercept put the bias there. Weights alone change: the model
+has the same classes, the same configuration and the same checkpoint, and works before any training. Targets are the
+standard layer on the twin's own input; no label is used, nothing is trained, and no features of two models are
+compared.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
-from .layers import LayerFit, LayerRefit
+from .constants import ConstantRefit
+from .layers import LayerRefit
 from .lockstep import Lockstep
 from .plan import Plan, Step, plan_of
-from .solving import RIDGES
+from .report import LayerFit, warn_of_few_rows
+from .sampling import RefitSettings
 from .targets import Brought
-
-
-logger = logging.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class RefitSettings:
-    """How a refit is done.
-
-    Attributes:
-        ridges: to choose from on held-out rows, in parts of the mean square of a layer's inputs.
-        steps: of descent behind the activation, at most. memory_mb: for the rows of one layer, MiB; where they do not fit, a sample of the positions is taken.
-        rows_per_column: rows taken for each input of a layer, at most. held_out: every so-manyth input chooses and measures; 0: none does, all rows are fitted.
-        seed: of the sampled positions.
-    """
-
-    ridges: tuple[float, ...] = RIDGES
-    steps: int = 8
-    memory_mb: int = 1024
-    rows_per_column: int = 16
-    held_out: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.ridges or min(self.ridges) < 0:
-            raise ValueError(f"ridges: expected at least one number >= 0, got {self.ridges}.")
-        if self.memory_mb < 1 or self.rows_per_column < 1 or self.steps < 0 or self.held_out < 0 or self.held_out == 1:
-            raise ValueError(f"refit: expected memory_mb and rows_per_column >= 1, steps >= 0 and held_out 0 or >= 2, got {self}.")
 
 
 def refit_(
@@ -65,17 +40,22 @@ def refit_(
     Args:
         twin: a B-cos model made of `standard` by `bcosify` (`from_standard`), on any device.
         standard: the model it was made from; it stays as it is.
-        batches: what the twin's forward() takes, each a dict of tensors; labels are ignored. All are held at once, one layer's values of each.
-        pixels: (mean, std), each [C], that the standard model's images are normalized with; needed for input_encoding "add_inverse", whose images are in [0, 1].
+        batches: what the twin's forward() takes, each a dict of tensors; labels are ignored. All are held at once, one
+            layer's values of each.
+        pixels: (mean, std), each [C], that the standard model's images are normalized with; needed for input_encoding
+            "add_inverse", whose images are in [0, 1].
         progress: show a bar.
-        tried: (exponents, an empty dict): what R^2 each layer has with each of them is written there, layer -> exponent -> R^2 (see `choose_b`).
+        tried: (exponents, an empty dict): what R^2 each layer has with each of them is written there, layer -> exponent
+            -> R^2 (see `choose_b`).
         **settings: those of `RefitSettings`.
 
     Returns:
-        What became of each layer, in order, which is also in `twin.conversion_report.fits`. What is interrupted, or fails, leaves the twin as it was.
+        What became of each layer, in order, which is also in `twin.conversion_report.fits`. What is interrupted, or
+        fails, leaves the twin as it was.
 
     Raises:
-        ValueError: a twin that cannot be refitted, inputs of another kind, none, or too few, or values that are not finite.
+        ValueError: a twin that cannot be refitted, inputs of another kind, none, or too few, or values that are not
+        finite.
     """
     chosen = RefitSettings(**settings)
     start = time.perf_counter()
@@ -99,28 +79,27 @@ def refit_(
             for model, training in modes:
                 model.train(training)
         if run.waiting:
-            raise ValueError(f"calibration: nothing came to {', '.join(sorted(run.waiting)[:3])}. Give what the whole model takes, texts beside images.")
+            raise ValueError(
+                f"calibration: nothing came to {', '.join(sorted(run.waiting)[:3])}. Give what the whole model takes, texts beside images."
+            )
     twin.conversion_report.fits = [fit.to_dict() for fit in run.fits]
-    _warn_of_few_rows(run.fits)
+    warn_of_few_rows(run.fits)
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
-    twin.conversion_report.calibration = {"samples": samples, "rounds": 1, "seconds": round(time.perf_counter() - start, 1)}
+    twin.conversion_report.calibration = {
+        "samples": samples,
+        "rounds": 1,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
     return run.fits
-
-
-def _warn_of_few_rows(fits: list[LayerFit]) -> None:
-    """Say which layer had fewer rows than it has inputs, and how many calibration inputs it takes to change that."""
-    short = [(fit.columns / max(fit.rows, 1), fit) for fit in fits if fit.rows < fit.columns]
-    if short:
-        times, worst = max(short, key=lambda pair: pair[0])
-        logger.warning(
-            f"calibration: {len(short)} of {len(fits)} layers had fewer rows than inputs, {worst.name} {worst.rows} for {worst.columns}; the ridge keeps them "
-            f"near the pretrained weights. {times:.1f} times as many calibration inputs would be enough."
-        )
 
 
 def _moved(batch: dict, twin: PreTrainedModel) -> dict:
     """The tensors of a batch where the twin is, without labels."""
-    moved = {name: value.to(twin.device) for name, value in batch.items() if isinstance(value, Tensor) and "label" not in name}
+    moved = {
+        name: value.to(twin.device)
+        for name, value in batch.items()
+        if isinstance(value, Tensor) and "label" not in name
+    }
     return {name: value.to(twin.dtype) if value.is_floating_point() else value for name, value in moved.items()}
 
 
@@ -138,7 +117,9 @@ class _Refit:
         gates = {step.end: step for step in plan.steps.values() if step.times is not None and step.end is not None}
         generator = torch.Generator().manual_seed(settings.seed)
         self.refits = {
-            name: LayerRefit(step, gates.get(step.times), self.modules, plan.standards, twin.config, pixels, settings, generator)
+            name: (ConstantRefit if isinstance(self.modules[name], nn.Embedding) else LayerRefit)(
+                step, gates.get(step.times), self.modules, plan.standards, twin.config, pixels, settings, generator
+            )
             for name, step in plan.steps.items()
         }
         self.waiting = set(plan.steps)
@@ -147,8 +128,12 @@ class _Refit:
         """Run all batches through the twin, fitting each layer when they come to it."""
         self.bar = bar
         hooks = [hook for step in self.plan.steps.values() for hook in self._hooks(step)]
-        hooks += [self.modules[name].register_forward_pre_hook(self._keep_input(name)) for name in sorted(self.plan.inputs)]
-        hooks += [self.modules[name].register_forward_hook(self._keep_output(name)) for name in sorted(self.plan.outputs)]
+        hooks += [
+            self.modules[name].register_forward_pre_hook(self._keep_input(name)) for name in sorted(self.plan.inputs)
+        ]
+        hooks += [
+            self.modules[name].register_forward_hook(self._keep_output(name)) for name in sorted(self.plan.outputs)
+        ]
         try:
             self.lockstep.run([lambda batch=batch: self.twin(**batch) for batch in self.batches])
         finally:
@@ -177,7 +162,9 @@ class _Refit:
 
         def called(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
             if brought[self.lockstep.index] is not None or name not in self.waiting:
-                raise ValueError(f"{name}: expected a layer that is used once in a forward pass, got one that is shared, which cannot be refitted.")
+                raise ValueError(
+                    f"{name}: expected a layer that is used once in a forward pass, got one that is shared, which cannot be refitted."
+                )
             brought[self.lockstep.index] = Brought(args, kwargs, kept(output))
 
         def passed(module: nn.Module, args: tuple, output: Tensor) -> None:
@@ -187,13 +174,17 @@ class _Refit:
             index = self.lockstep.index
             mine, brought[index] = brought[index], None
             if mine is None:
-                raise RuntimeError(f"{step.end}: expected {name} to be called before it, as the rules of the family say.")
+                raise RuntimeError(
+                    f"{step.end}: expected {name} to be called before it, as the rules of the family say."
+                )
             mine.arrived, mine.mask = arrived, self.batches[index].get("attention_mask")
             mine.seen = {other: self.seen[index][other] for other in self.plan.needed[name]}
             return self.lockstep.meet(name, mine, lambda items: self._fit(name, items))
 
         layer = self.modules[name]
-        if isinstance(layer, nn.MultiheadAttention):  # calls another layer that is fitted, so that it is run once only, after its own fit
+        if isinstance(
+            layer, nn.MultiheadAttention
+        ):  # calls another layer that is fitted, so that it is run once only, after its own fit
 
             def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
                 called(module, args, kwargs, ())

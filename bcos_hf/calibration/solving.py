@@ -1,14 +1,17 @@
 """A B-cos layer fitted to a target by least squares, without an intercept.
 
-The scaling is inverted, so that the layer is linear in its weights: y = lin |lin / n|^(B-1) is t where lin = g = sign(t) |t|^(1/B) n^((B-1)/B). With S = mean x x^T,
+The scaling is inverted, so that the layer is linear in its weights: y = lin |lin / n|^(B-1) is t where lin = g =
+sign(t) |t|^(1/B) n^((B-1)/B). With S = mean x x^T,
 
     W = a W0 + (mean (g - a W0 x) x^T) (S + ridge mean(diag S) I)^-1        a: the least-squares scale of each row; or 0
 
-is the ridge regression towards the pretrained rows W0, or towards 0. Which of them, and which ridge, is chosen by rows that are held out. Then the error behind the
-activation is descended, W <- W - step P S^-1 with momentum, a step size for each row, and what is best on the held-out rows stays.
+is the ridge regression towards the pretrained rows W0, or towards 0. Which of them, and which ridge, is chosen by rows
+that are held out. Then the error behind the activation is descended, W <- W - step P S^-1 with momentum, a step size
+for each row, and what is best on the held-out rows stays.
 
-Sources of the parts: least-squares reconstruction layer by layer, He et al., ICCV 2017 (arXiv 1707.06168); bias absorption, Nagel et al., ICCV 2019 (arXiv
-1906.04721); data-dependent initialization, Kraehenbuehl et al., ICLR 2016 (arXiv 1511.06856).
+Sources of the parts: least-squares reconstruction layer by layer, He et al., ICCV 2017 (arXiv 1707.06168); bias
+absorption, Nagel et al., ICCV 2019 (arXiv 1906.04721); data-dependent initialization, Kraehenbuehl et al., ICLR 2016
+(arXiv 1511.06856).
 """
 
 from collections.abc import Sequence
@@ -22,7 +25,6 @@ from bcos_hf.models.bcos_scaling import cosine_factor
 from .objectives import Objective
 
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 LEAST_RIDGE = 1e-12
 MOMENTUM = 0.5
 FASTER, SLOWER = 1.2, 0.4  # of a row's step size, after a step that lowered its error, and after one that was undone
@@ -58,7 +60,8 @@ class Fitted:
     """The weights found, [groups, O, D], and how good they are.
 
     Attributes:
-        r2, r2_before: part of the goal's variance that is met on held-out rows, after the fit and before it. constant: R^2 of the best prediction of 1 by the input.
+        r2, r2_before: part of the goal's variance that is met on held-out rows, after the fit and before it. constant:
+            R^2 of the best prediction of 1 by the input.
         ridge: the one chosen; None: the weights stay. towards: "pretrained" rows, or "zero".
     """
 
@@ -76,12 +79,13 @@ def inverted(target: Tensor, n: Tensor | None, b: float) -> Tensor:
 
 
 def fit_rows(
-    train: Rows, held_out: Rows, start: Tensor, pretrained: Tensor, b: float, ridges: Sequence[float] = RIDGES, steps: int = 8
+    train: Rows, held_out: Rows, start: Tensor, pretrained: Tensor, b: float, ridges: Sequence[float], steps: int
 ) -> Fitted:
     """The best weights for `held_out` of those that are fitted to `train`.
 
     Args:
-        start: [groups, O, D], the weights before the fit, which stay where nothing is better. pretrained: W0, as the standard layer has them.
+        start: [groups, O, D], the weights before the fit, which stay where nothing is better. pretrained: W0, as the
+            standard layer has them.
         ridges: to choose from, in parts of the mean of diag S. steps: of descent behind the activation, at most.
     """
     before = held_out.loss(start, b).sum()
@@ -98,10 +102,16 @@ def fit_rows(
             if loss < best[0]:
                 best = (loss, weights, ridge, towards)
     loss, weights, ridge, towards = best
-    if ridge is not None and steps and (b != 1 or train.objective.activation is not None or train.objective.factor is not None):
+    if (
+        ridge is not None
+        and steps
+        and (b != 1 or train.objective.activation is not None or train.objective.factor is not None)
+    ):
         loss, weights = _descend(train, held_out, moments, weights, loss, b, ridge, steps)
     variance = held_out.objective.variance().sum().clamp_min(torch.finfo(weights.dtype).tiny)
-    return Fitted(weights, (1 - loss / variance).item(), (1 - before / variance).item(), moments.constant(), ridge, towards)
+    return Fitted(
+        weights, (1 - loss / variance).item(), (1 - before / variance).item(), moments.constant(), ridge, towards
+    )
 
 
 def _scaled(weights: Tensor, rows: Rows, goal: Tensor) -> Tensor:
@@ -134,7 +144,8 @@ class _Moments:
         return torch.cholesky_solve(right.mT.double(), self.factors[ridge]).mT.to(right.dtype)
 
     def _factor(self, ridge: float) -> Tensor:
-        """The Cholesky factor; inputs of a norm span one dimension less than they have, for which a ridge of 0 is raised until there is one."""
+        """The Cholesky factor; inputs of a norm span one dimension less than they have, for which a ridge of 0 is
+        raised until there is one."""
         identity = torch.eye(self.s.shape[-1], dtype=self.s.dtype, device=self.s.device)
         ridge = max(ridge, LEAST_RIDGE)
         factor, failed = torch.linalg.cholesky_ex(self.s + (ridge * self.size)[:, None, None] * identity)
@@ -146,7 +157,16 @@ class _Moments:
         return (self.solve(mean, min(self.factors)) * mean).sum(-1).mean().clamp(max=1).item()
 
 
-def _descend(train: Rows, held_out: Rows, moments: _Moments, weights: Tensor, held_loss: Tensor, b: float, ridge: float, steps: int) -> tuple[Tensor, Tensor]:
+def _descend(
+    train: Rows,
+    held_out: Rows,
+    moments: _Moments,
+    weights: Tensor,
+    held_loss: Tensor,
+    b: float,
+    ridge: float,
+    steps: int,
+) -> tuple[Tensor, Tensor]:
     """Lower the error behind the activation; returns the lowest held-out loss that was seen and its weights."""
     best = (held_loss, weights)
     loss, direction = _loss_and_direction(train, moments, weights, b, ridge)
@@ -167,8 +187,11 @@ def _descend(train: Rows, held_out: Rows, moments: _Moments, weights: Tensor, he
     return best
 
 
-def _loss_and_direction(rows: Rows, moments: _Moments, weights: Tensor, b: float, ridge: float) -> tuple[Tensor, Tensor]:
-    """The loss of each unit [groups, 1, O], and its gradient [groups, O, D], over the curvature: S times the mean squared slope."""
+def _loss_and_direction(
+    rows: Rows, moments: _Moments, weights: Tensor, b: float, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """The loss of each unit [groups, 1, O], and its gradient [groups, O, D], over the curvature: S times the mean
+    squared slope."""
     objective = rows.objective
     y, factor = rows.output(weights, b)
     error, slope = objective.error_and_slope(y)

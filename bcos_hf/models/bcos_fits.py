@@ -1,8 +1,10 @@
-"""What stands around a layer, as data: what it is fitted to when a model is refitted at conversion (`bcos_hf.calibration`).
+"""What stands around a layer, as data: what it is fitted to when a model is refitted at conversion
+(`bcos_hf.calibration`).
 
-A layer that has lost its bias, and whose output is scaled by a cosine, is fitted to what the standard layer makes of the same input. For that it must be known
-which norm in front of it has lost a bias too, and what its output goes through before it matters. Names are patterns of module names; in the other fields \\1
-is the group of `layer`, as in `re`.
+A layer that has lost its bias, and whose output is scaled by a cosine, is fitted to what the standard layer makes of
+the same input. For that it must be known which norm in front of it has lost a bias too, and what its output goes
+through before it matters. Names are patterns of module names; in the other fields \\1 is the group of `layer`, as in
+`re`.
 """
 
 from dataclasses import dataclass
@@ -14,14 +16,17 @@ class Fit:
 
     Attributes:
         layer: pattern of the full names of the layers.
-        reads: the norm in front of it, and the activation between, in order; without their bias in the twin, with it in the target.
-        then: what its output goes through, in order, up to the first activation or norm over channels, at which the fit is measured; a sum (residual,
-            shortcut) may come before that one. What does nothing is passed over.
+        reads: the norm in front of it, and the activation between, in order; without their bias in the twin, with it in
+            the target.
+        then: what its output goes through, in order, up to the first activation or norm over channels, at which the fit
+            is measured; a sum (residual, shortcut) may come before that one. What does nothing is passed over.
         function: name in ACT2FN of an activation that the standard model calls as a function after the layer.
-        times: in a gated MLP, what the output is multiplied with: the other projection, or the activation module whose output it is.
+        times: in a gated MLP, what the output is multiplied with: the other projection, or the activation module whose
+            output it is.
         stream: module whose input is the residual stream that the layer writes to; an error counts in proportion to it.
         bias_to: position embeddings that take up the bias of a patch layer, exactly.
-        last: of all layers of the pattern only the last is meant, and only where nothing that is fitted reads the norm in `then`.
+        last: of all layers of the pattern only the last is meant, and only where nothing that is fitted reads the norm
+            in `then`.
         left: why the weights stay as they are.
     """
 
@@ -40,7 +45,9 @@ KEYS = "a constant added to all keys changes no softmax"
 TIED = "tied to the embeddings"
 
 
-def attention_fits(block: str, norm: str | None, query: str, key: str, value: str, output: str, stream: str | None = None) -> tuple[Fit, ...]:
+def attention_fits(
+    block: str, norm: str | None, query: str, key: str, value: str, output: str, stream: str | None = None
+) -> tuple[Fit, ...]:
     """Of a block's attention; names are patterns seen from the block, `norm` is None where it comes after."""
     reads = () if norm is None else (rf"\1{norm}",)
     return (
@@ -70,7 +77,8 @@ def gated_mlp_fits(block: str, norm: str, mlp: str = "mlp") -> tuple[Fit, ...]:
 
 
 def convolution_fits() -> tuple[Fit, ...]:
-    """Of transformers' ResNet and what is built like it; after the last convolution of a block the shortcut is added before the activation."""
+    """Of transformers' ResNet and what is built like it; after the last convolution of a block the shortcut is added
+    before the activation."""
     return (
         Fit(r"(.*shortcut\.)convolution", then=(r"\1normalization",)),
         Fit(r"(.*embedder\.)convolution", then=(r"\1normalization", r"\1activation")),

@@ -9,7 +9,11 @@ from .modeling_cifar_resnet import CifarResNetForImageClassification, CifarResNe
 
 class _BcosCifarResNet(BcosVisionModelMixin):
     config_class = BcosCifarResNetConfig
-    roles = Roles(logits=("classifier.1",), stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"), fits=(*convolution_fits(), Fit(r"classifier\.1")))
+    roles = Roles(
+        logits=("classifier.1",),
+        stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"),
+        fits=(*convolution_fits(), Fit(r"classifier\.1")),
+    )
 
 
 class BcosCifarResNetModel(_BcosCifarResNet, CifarResNetModel):

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .bcos_conversion import Roles
 from .bcos_dynamic import Dynamic
-from .bcos_fits import KEYS, Fit, attention_fits, mlp_fits
+from .bcos_fits import KEYS, Fit, clip_fits
 from .configuration_bcos_clip_resnet import BcosCLIPResNetVisionConfig
 from .modeling_bcos_image_text import BcosImageEmbeddingMixin, unit
 from .modeling_clip_resnet_vision import AttentionPool2d, CLIPResNetVisionModel
@@ -41,8 +41,7 @@ class BcosCLIPResNetTower:
             Fit(r".*attnpool\.[qv]_proj"),
             Fit(r".*attnpool\.k_proj", left=KEYS),
             Fit(r".*attnpool\.c_proj"),
-            *attention_fits(r"text_model.*layers\.\d+\.", "layer_norm1", r"self_attn\.q_proj", r"self_attn\.k_proj", r"self_attn\.v_proj", r"self_attn\.out_proj"),
-            *mlp_fits(r"text_model.*layers\.\d+\.", "layer_norm2", r"mlp\.fc1", "mlp.activation_fn", r"mlp\.fc2"),
+            *clip_fits(),  # of the text tower
             Fit("text_projection", ("text_model.final_layer_norm",)),
         ),
     )

@@ -6,7 +6,7 @@ from transformers.models.convnext.modeling_convnext import ConvNextLayerNorm
 
 from .bcos_batch_norm import UncenteredBatchNorm2d
 from .bcos_conversion import Roles
-from .bcos_fits import Fit, mlp_fits
+from .bcos_fits import Fit
 from .bcos_norms import BcosLayerNorm
 from .configuration_bcos_convnext import BcosConvNextConfig
 from .modeling_bcos_vision import BcosImageClassifierMixin, BcosVisionModelMixin

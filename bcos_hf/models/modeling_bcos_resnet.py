@@ -10,7 +10,11 @@ from .modeling_bcos_vision import BcosImageClassifierMixin, BcosVisionModelMixin
 
 class _BcosResNet(BcosVisionModelMixin):
     config_class = BcosResNetConfig
-    roles = Roles(logits=("classifier.1",), stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"), fits=(*convolution_fits(), Fit(r"classifier\.1")))
+    roles = Roles(
+        logits=("classifier.1",),
+        stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"),
+        fits=(*convolution_fits(), Fit(r"classifier\.1")),
+    )
 
 
 class BcosResNetModel(_BcosResNet, ResNetModel):

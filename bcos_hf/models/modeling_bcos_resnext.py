@@ -9,7 +9,11 @@ from .modeling_resnext import ResNeXtForImageClassification, ResNeXtModel
 
 class _BcosResNeXt(BcosVisionModelMixin):
     config_class = BcosResNeXtConfig
-    roles = Roles(logits=("classifier.1",), stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"), fits=(*convolution_fits(), Fit(r"classifier\.1")))
+    roles = Roles(
+        logits=("classifier.1",),
+        stems=("embedder.embedder.convolution", "resnet.embedder.embedder.convolution"),
+        fits=(*convolution_fits(), Fit(r"classifier\.1")),
+    )
 
 
 class BcosResNeXtModel(_BcosResNeXt, ResNeXtModel):

@@ -8,8 +8,8 @@ from transformers import initialization as init
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead, SiglipVisionEmbeddings
 
 from .bcos_conversion import Roles
-from .bcos_fits import Fit, clip_fits
 from .bcos_dynamic import Dynamic
+from .bcos_fits import Fit, clip_fits
 from .bcos_tokens import ConstantEmbeddings
 from .configuration_bcos_siglip import BcosSiglipVisionConfig
 from .modeling_bcos_image_text import BcosImageEmbeddingMixin
