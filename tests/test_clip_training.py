@@ -159,7 +159,7 @@ def test_calibration_refits_the_image_tower_alone(folder):
     before, after = ((made * target).sum(1).mean() for made in embeddings.values())
     assert after > before
     (folder / "head.yaml").write_text("head_first_steps: 300\n")
-    with pytest.raises(ValueError, match="unknown settings .'head_first_steps'"):
+    with pytest.raises(ValueError, match=r"unknown settings .'head_first_steps'"):
         parse([str(folder / "head.yaml")], CLIPArguments, PictureArguments, TrainingArguments)
 
 

@@ -84,9 +84,9 @@ def test_a_teacher_that_cannot_teach_is_refused_by_name():
     teacher.config._name_or_path = "some/teacher"
     with pytest.raises(ValueError, match="a teacher of 3 classes, as the student has, got 5 of some/teacher"):
         check_teacher(teacher, student)
-    with pytest.raises(ValueError, match="a teacher of 90 tokens of its vocabulary, .* got 80"):
+    with pytest.raises(ValueError, match=r"a teacher of 90 tokens of its vocabulary, .* got 80"):
         check_teacher(tiny("bert", vocab_size=80), student)
-    with pytest.raises(ValueError, match="new and random .classifier.weight.* distillation_teacher"):
+    with pytest.raises(ValueError, match=r"new and random .classifier.weight.* distillation_teacher"):
         check_teacher(tiny("bert"), student, {"classifier.weight"})
     for wrong in ({"weight": -1.0}, {"temperature": 0.0}):
         with pytest.raises(ValueError, match="distillation_weight >= 0 and distillation_temperature > 0"):
