@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 import yaml
 from conftest import DECODERS, tiny
@@ -12,6 +13,7 @@ from datasets import Dataset, DatasetDict
 from test_decoders import tokenizer_of
 
 from bcos_hf.data.running_text import in_blocks, load_running_text
+from bcos_hf.training import CausalModelArguments, RunningTextArguments, causal_lm_trainer
 
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "bcosify_causal_lm.py"
@@ -35,6 +37,27 @@ def test_running_text_needs_no_label(tmp_path):
     assert column == "text" and {split: len(rows) for split, rows in data.items()} == {"train": 7, "validation": 1, "test": 1}
     with pytest.raises(ValueError, match="either"):
         load_running_text(None)
+
+
+@pytest.mark.parametrize("family", sorted(DECODERS))
+def test_calibration_refits_on_blocks_and_leaves_the_head_linear(family, tmp_path, own_cache):
+    tiny(family, "causal").float().save_pretrained(tmp_path / "standard")
+    tokenizer_of(90).save_pretrained(tmp_path / "standard")
+    (tmp_path / "texts.txt").write_text("\n".join(" ".join(f"w{5 + (start * step) % 80}" for step in range(16)) for start in range(40)) + "\n")
+    model, texts = str(tmp_path / "standard"), str(tmp_path / "texts.txt")
+    data = RunningTextArguments(train_file=texts, validation_file=texts, block_size=16)
+    training = transformers.TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none")
+    trainer, _ = causal_lm_trainer(CausalModelArguments(model_name_or_path=model, b=1.25, calibration_samples=24), data, training)
+    report = trainer.model.conversion_report
+    assert report.calibration["samples"] == 24 and report.calibration["source"] == texts and trainer.model.config.weight_norm == "none"
+    assert report.fits and type(trainer.model.lm_head) is torch.nn.Linear
+    standard = transformers.AutoModelForCausalLM.from_pretrained(model)
+    ids = torch.randint(5, 85, (4, 12), generator=torch.Generator().manual_seed(0))
+    plain, _ = causal_lm_trainer(CausalModelArguments(model_name_or_path=model, b=1.25, weight_norm="none"), data, training)
+    errors = [(made.eval()(ids).logits - standard.eval()(ids).logits).norm() for made in (trainer.model, plain.model)]
+    assert errors[0] < errors[1]
+    with pytest.raises(ValueError, match="weight_norm 'unit' with calibration_samples 24"):
+        causal_lm_trainer(CausalModelArguments(model_name_or_path=model, weight_norm="unit", calibration_samples=24), data, training)
 
 
 @pytest.mark.parametrize("family", sorted(DECODERS))

@@ -145,6 +145,24 @@ def test_killed_in_an_epoch_and_resumed_it_ends_with_the_same_weights(folder):
         train_and_test(trainer, inputs)
 
 
+def test_calibration_refits_the_image_tower_alone(folder):
+    embeddings = {}
+    for samples in (0, 24):
+        trainer, inputs = clip_trainer(*arguments(folder, "--output_dir", folder / "refitted", "--b", 1.5, "--calibration_samples", samples))
+        pixels = torch.stack([inputs["train"][i]["pixel_values"] for i in range(8)])
+        embeddings[samples] = image_embeddings(trainer.model.eval(), pixels)
+        fits = {fit["name"] for fit in trainer.model.conversion_report.fits}
+    assert fits and all(name.startswith(("vision_model", "visual_projection")) for name in fits)
+    report = trainer.model.conversion_report
+    assert report.calibration["samples"] == 24 and report.calibration["source"] == str(folder / "pictures")
+    target = image_embeddings(trainer.teacher, pixels)
+    before, after = ((made * target).sum(1).mean() for made in embeddings.values())
+    assert after > before
+    (folder / "head.yaml").write_text("head_first_steps: 300\n")
+    with pytest.raises(ValueError, match=r"unknown settings .'head_first_steps'"):
+        parse([str(folder / "head.yaml")], CLIPArguments, PictureArguments, TrainingArguments)
+
+
 def test_only_the_image_tower_learns_and_the_student_comes_nearer(folder):
     trainer, inputs = clip_trainer(*arguments(folder, "--output_dir", folder / "near", "--max_steps", "12", "--loss", "cosine"))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}

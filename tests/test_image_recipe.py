@@ -103,6 +103,59 @@ def test_pretrained_weights_are_taken_and_a_head_of_other_classes_is_new(here):
     assert trainer.model.config.num_labels == 2 and trainer.model.classifier[1].weight.shape[0] == 2
 
 
+@pytest.mark.parametrize("encoding", ["normalized", "add_inverse"])
+def test_calibration_refits_on_unvaried_training_images(encoding, here):
+    given = ["config.yaml", "--input_encoding", encoding, "--b", "1.5"]
+    trainer, inputs = made(*given, "--calibration_samples", "20")
+    report = trainer.model.conversion_report
+    assert report.calibration["samples"] == 20 and report.calibration["source"] == "pictures" and trainer.model.config.weight_norm == "none"
+    assert report.fits and "classifier.1" not in {fit["name"] for fit in report.fits}  # of other classes, so that it is new
+    pixels = torch.stack([inputs["validation"][i]["pixel_values"] for i in range(6)])
+    standard = ResNetForImageClassification.from_pretrained("model").eval()
+    z = pixels if encoding == "normalized" else (pixels - 0.5) / 0.5  # the mean and deviation of the image processor
+    features = [
+        standard.resnet(z).pooler_output,
+        *(made(*given, *more)[0].model.eval().resnet(pixels).pooler_output for more in ([], ["--calibration_samples", "20"])),
+    ]
+    plain, refitted = ((other - features[0]).norm() for other in features[1:])
+    assert refitted < plain
+    again, _ = made(*given)
+    assert torch.equal(again.model.classifier[1].weight, trainer.model.classifier[1].weight)
+
+
+def test_calibration_of_a_stream_and_what_does_not_go_with_it(here):
+    trainer, _ = made("stream.yaml", "--calibration_samples", "16", "--train_file", "train-0.parquet")
+    assert trainer.model.conversion_report.calibration == {**trainer.model.conversion_report.calibration, "samples": 12, "source": "train-0.parquet"}
+    for given, message in (
+        (["--from_scratch", "true"], "from_scratch with calibration_samples 16"),
+        (["--weight_norm", "unit"], "weight_norm 'unit' with calibration_samples 16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made("config.yaml", "--calibration_samples", "16", *given)
+    assert type(made("config.yaml", "--calibration_samples", "16", "--conventional", "true", "--from_scratch", "true")[0].model) is ResNetForImageClassification
+
+
+@pytest.mark.parametrize("kind", [(), ("--conventional", "true"), ("--from_scratch", "true")])
+def test_the_head_is_trained_first(kind, here):
+    plain, first = (made("config.yaml", *kind, "--head_first_steps", steps)[0].model.state_dict() for steps in ("0", "20"))
+    changed = {name for name, value in plain.items() if not torch.equal(value, first[name])}
+    assert changed and changed <= {"classifier.1.weight", "classifier.1.bias"}
+
+
+def test_a_trained_classifier_teaches_its_twin_with_mixed_images_of_its_own_encoding(here):
+    resnet(2).save_pretrained("two")
+    ViTImageProcessorPil(size={"height": 12, "width": 12}).save_pretrained("two")
+    given = ["config.yaml", "--model_name_or_path", "two", "--distillation_weight", "2", "--input_encoding", "add_inverse"]
+    trainer, _ = made(*given, "--output_dir", "taught")
+    teacher, pixels = trainer.output_teacher, torch.rand(2, 3, 12, 12)
+    torch.testing.assert_close(teacher.logits({"pixel_values": pixels}), teacher.teacher((pixels - 0.5) / 0.5).logits)
+    trainer.train()
+    with pytest.raises(ValueError, match="expected a teacher of 2 classes, as the student has, got 3 of model"):
+        made(*given, "--distillation_teacher", "model")
+    with pytest.raises(ValueError, match="model has weights that are new and random"):
+        made("config.yaml", "--distillation_weight", "1")
+
+
 def test_half_precision_weights_are_trained_in_float32_with_statistics_that_half_has_no_room_for(here):
     model = resnet(2).half()
     model.resnet.embedder.embedder.normalization.float().running_var.fill_(1e6)

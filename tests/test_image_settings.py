@@ -63,5 +63,12 @@ def test_every_ablation_differs_from_the_published_row():
     assert all(row["output_dir"] == f"outputs/ablations/{name}" for name, row in rows.items())
 
 
+def test_ablations_are_the_papers_conversion_without_a_refit():
+    for file in CONFIGS:
+        if file.parent.name == "ablations":
+            model_args, *_ = parse([str(file), "--bf16", "false"], ImageModelArguments, ImageDataArguments, TrainingArguments)
+            assert (model_args.calibration_samples, model_args.head_first_steps, model_args.weight_norm) == (0, 0, None)
+
+
 def test_a_logit_bias_is_auto_none_or_a_number():
     assert [config_fields(ImageModelArguments(logit_bias=value))["logit_bias"] for value in ("auto", "none", "-1.5")] == ["auto", None, -1.5]

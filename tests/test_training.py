@@ -11,7 +11,7 @@ from transformers import BertTokenizerFast, TrainingArguments
 
 from bcos_hf import bcosify
 from bcos_hf.models.bcos_layers import Bcos
-from bcos_hf.training import BcosTrainer, BScheduleCallback, ModelArguments, bce_loss, parse
+from bcos_hf.training import BcosTrainer, BScheduleCallback, DataArguments, ModelArguments, bce_loss, parse, text_trainer, train_and_test
 
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "bcosify_text_classification.py"
@@ -103,6 +103,62 @@ def test_recipe_trains_resumes_and_compares(workspace, run_recipe):
     assert json.loads((workspace / "one" / "trainer_state.json").read_text())["global_step"] == 6
     assert "saved to plain" in run_recipe(workspace, RECIPE, "config.yaml", "--output_dir", "plain", "--conventional", "true")
     assert json.loads((workspace / "plain" / "config.json").read_text())["model_type"] == "bert"
+
+
+def made(*given):
+    return text_trainer(*parse(["config.yaml", *map(str, given)], ModelArguments, DataArguments, TrainingArguments))
+
+
+@pytest.fixture
+def here(workspace, own_cache, monkeypatch):
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def test_calibration_refits_the_model_that_is_trained(here):
+    trainer, _ = made("--calibration_samples", 20)
+    report = trainer.model.conversion_report
+    assert trainer.model.config.weight_norm == "none" and report.calibration["samples"] == 20 and report.calibration["source"] == "train.csv"
+    assert report.fits and not {fit["name"] for fit in report.fits} & {"classifier"}
+    plain, _ = made()
+    assert plain.model.config.weight_norm == "unit" and plain.model.conversion_report.calibration is None
+    assert torch.equal(trainer.model.classifier.weight, plain.model.classifier.weight)  # random, and the same
+    again, _ = made("--calibration_samples", 20)
+    assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in trainer.model.state_dict().items())
+    conventional, _ = made("--calibration_samples", 20, "--conventional", "true", "--weight_norm", "unit")
+    assert type(conventional.model).__name__ == "BertForSequenceClassification"
+
+
+def test_settings_that_do_not_go_with_a_refit_say_so(here):
+    for given, message in (
+        (["--weight_norm", "unit"], "weight_norm 'unit' with calibration_samples 20"),
+        (["--b_schedule", "linear"], "b_schedule 'linear' with calibration_samples 20"),
+        (["--calibration_samples", "-1"], "calibration_samples: expected 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made("--calibration_samples", 20, *given)
+
+
+@pytest.mark.parametrize("kind", ["bcos", "conventional"])
+def test_the_head_is_trained_first(kind, here):
+    given = ["--conventional", str(kind == "conventional").lower(), "--calibration_samples", 20]
+    plain, first = made(*given)[0].model, made(*given, "--head_first_steps", 40)[0].model
+    before, after = plain.state_dict(), first.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed and changed <= {"classifier.weight", "classifier.bias"}
+    batch = {"input_ids": torch.tensor([[2, 9, 10, 5, 7, 3], [2, 9, 10, 6, 7, 3]])}
+    losses = [bce_loss(model.eval()(**batch).logits, torch.tensor([1, 0])).item() for model in (plain, first)]
+    assert losses[1] < losses[0]
+
+
+def test_a_fine_tuned_classifier_teaches_its_own_twin(here):
+    trainer, tokens = made("--conventional", "true", "--output_dir", "taught")
+    train_and_test(trainer, tokens)
+    made("--model_name_or_path", "taught", "--distillation_weight", 1)[0].train()
+    with pytest.raises(ValueError, match="model has weights that are new and random"):
+        made("--distillation_weight", 1)
+    named, _ = made("--distillation_weight", 1, "--distillation_teacher", "taught")
+    assert named.output_teacher.weight == 1 and named.output_teacher.teacher.config.num_labels == 2
 
 
 def test_recipe_under_two_processes(workspace):

@@ -19,8 +19,8 @@ language: en
 
 # B-cos MiniLM for the sentiment of movie-review sentences
 
-A B-cos LM: all-MiniLM-L6-v2 whose linear layers became |cos(x, w)|^(B-1) (w . x) without bias, fine-tuned for one epoch. Its explanations are its
-computation: the contributions of the tokens add up to the logit.
+A B-cos LM: all-MiniLM-L6-v2 whose linear layers became |cos(x, w)|^(B-1) (w . x) without bias, each refitted to what it had computed with one, fine-tuned for
+one epoch. Its explanations are its computation: the contributions of the tokens add up to the logit.
 
 ```python
 import bcos_hf  # or trust_remote_code=True
@@ -55,19 +55,20 @@ def results_table(metrics: dict) -> str:
     """The demo's metrics as one Markdown table."""
     faithful, spearman = metrics["faithfulness"], metrics["vader_spearman"]
 
-    def row(name: str, accuracy: str, measure: str) -> str:
-        values = [f"{faithful[measure][key]:.3f}" for key in ("comprehensiveness", "sufficiency")]
-        rho = f"{spearman[measure]:.3f}" if measure in spearman else ""
-        return f"| {name} | {accuracy} | {' | '.join(values)} | {rho} |"
+    def row(name: str, kind: str, metric: str) -> str:
+        values = [f"{faithful[metric][key]:.3f}" for key in ("comprehensiveness", "sufficiency")]
+        rho = f"{spearman[metric]:.3f}" if metric in spearman else ""
+        agrees = f"{100 * metrics['agreement'][kind]:.1f} %" if kind in metrics["agreement"] else ""
+        return f"| {name} | {100 * metrics['accuracy'][kind]:.1f} % | {agrees} | {' | '.join(values)} | {rho} |"
 
-    plain, bcos = (f"{100 * metrics['accuracy'][kind]:.1f} %" for kind in ("conventional", "bcos"))
     return "\n".join(
         [
-            "| explanation | accuracy | comprehensiveness | sufficiency | Spearman |",
-            "|---|---|---|---|---|",
-            row("B-cos contributions", bcos, "bcos"),
-            row("input x gradient, conventional model", plain, "input_x_gradient"),
-            row("random ranking, conventional model", plain, "random"),
+            "| explanation | accuracy | agrees with the conventional model | comprehensiveness | sufficiency | Spearman |",
+            "|---|---|---|---|---|---|",
+            row("B-cos contributions", "bcos", "bcos"),
+            row("B-cos contributions, the conventional model refitted, not trained", "refit", "refit"),
+            row("input x gradient, conventional model", "conventional", "input_x_gradient"),
+            row("random ranking, conventional model", "conventional", "random"),
         ]
     )
 

@@ -8,9 +8,11 @@ from .clip import clip_inputs, clip_trainer, load_teacher, save_text_side, stude
 from .clipping import AdaptiveClippingCallback, adaptive_clip_grad_
 from .distillation import DistillationTrainer
 from .embedding_losses import EMBEDDING_LOSSES, siglip_loss
+from .head_first import HeadFirst, head_inputs, head_of, train_head_
 from .image import image_inputs, image_trainer
 from .losses import bce_loss
 from .once import done_once, earlier_result
+from .output_distillation import OutputTeacher, between_processors, check_teacher, output_divergence
 from .pairing import fit_projections, image_tower_features, text_tower_features
 from .text import text_trainer
 from .trainer import BcosTrainer, train_and_test
@@ -28,23 +30,30 @@ __all__ = [
     "DataArguments",
     "DistillationTrainer",
     "ExplanationCallback",
+    "HeadFirst",
     "ImageDataArguments",
     "ImageModelArguments",
     "ModelArguments",
+    "OutputTeacher",
     "PictureArguments",
     "RunningTextArguments",
     "adaptive_clip_grad_",
     "bce_loss",
+    "between_processors",
     "causal_lm_trainer",
+    "check_teacher",
     "clip_inputs",
     "clip_trainer",
     "done_once",
     "earlier_result",
     "fit_projections",
+    "head_inputs",
+    "head_of",
     "image_inputs",
     "image_tower_features",
     "image_trainer",
     "load_teacher",
+    "output_divergence",
     "parse",
     "save_text_side",
     "siglip_loss",
@@ -53,5 +62,6 @@ __all__ = [
     "text_tower_features",
     "text_trainer",
     "train_and_test",
+    "train_head_",
     "yaml_settings",
 ]

@@ -18,14 +18,28 @@ class BcosArguments:
 
     conventional: bool = optional(False, "Fine-tune the ordinary model with the same settings, for comparison.")
     b: float = optional(1.5, "Exponent B.")
-    weight_norm: str | None = optional("unit", "'unit' or 'none'.")
+    weight_norm: str | None = optional(None, "'unit' or 'none'; left out: 'unit' for texts, 'none' for images and wherever calibration_samples > 0.")
     use_bias: bool = optional(False, "Keep biases.")
     b_schedule: str = optional("immediate", "'immediate', 'linear' or 'learnable'.")
     off_labels: str = optional("zero", "'zero' (one-hot) or 'uniform' (1/C).")
+    calibration_samples: int = optional(
+        0, "Refit every layer to the standard one on so many training inputs, without labels, at conversion; 0: take the pretrained weights as they are."
+    )
 
 
 @dataclass
-class ModelArguments(BcosArguments):
+class ClassifierArguments(BcosArguments):
+    """What classifiers can have besides: a head that is trained first, and a teacher."""
+
+    head_first_steps: int = optional(0, "Train the head alone for so many steps, on cached inputs, before the rest; 0: do not.")
+    head_first_samples: int = optional(1000, "Labelled training inputs that the head is trained on first, at most.")
+    distillation_weight: float = optional(0.0, "Weight of the divergence from the teacher's classes beside the labels' loss; 0: no teacher.")
+    distillation_temperature: float = optional(2.0, "Divides the logits of student and teacher in that divergence.")
+    distillation_teacher: str | None = optional(None, "Hub id or folder of the teacher; left out: the standard model that is converted.")
+
+
+@dataclass
+class ModelArguments(ClassifierArguments):
     """Which language model."""
 
     model_name_or_path: str = optional("minilm", "Hub id, folder, or 'minilm' (all-MiniLM-L6-v2 from the package index).")
@@ -34,7 +48,7 @@ class ModelArguments(BcosArguments):
 
 
 @dataclass
-class ImageModelArguments(BcosArguments):
+class ImageModelArguments(ClassifierArguments):
     """Which image classifier, and how it is trained. Settings left out are those of the model's family."""
 
     model_name_or_path: str = optional("resnet50", "Hub id, folder, 'resnet50' (ImageNet-1k, from npm) or 'vit_s' (DINOv2, from the package index).")

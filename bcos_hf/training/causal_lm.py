@@ -3,17 +3,20 @@
 Source: Wang et al., TMLR 2025 (arXiv 2502.12992) section 6, whose loss on OpenWebText is cross entropy.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, default_data_collator, set_seed
 
 from bcos_hf.data.running_text import in_blocks, load_running_text
-from bcos_hf.models import bcosify
+from bcos_hf.models import standard_of
 from bcos_hf.models.bcos_text import positions_of
 
 from .arguments import BcosArguments, optional
 from .callbacks import BScheduleCallback
+from .converting import converted, weight_norm_of
 from .trainer import BcosTrainer
+from .training_rows import block_batches
 
 
 @dataclass
@@ -50,12 +53,22 @@ def causal_lm_trainer(model_args: CausalModelArguments, data_args: RunningTextAr
     )  # fmt: skip
     set_seed(training_args.seed)
     tokenizer = AutoTokenizer.from_pretrained(a.model_name_or_path)
+    weight_norm = weight_norm_of(a, "unit")
+    missing: set[str] = set()
     if a.conventional:
-        model = AutoModelForCausalLM.from_pretrained(a.model_name_or_path)
+        standard = AutoModelForCausalLM.from_pretrained(a.model_name_or_path)
     else:
-        fields = {"b": a.b, "weight_norm": a.weight_norm, "use_bias": a.use_bias, "convert_lm_head": a.convert_lm_head}
-        model = bcosify(a.model_name_or_path, AutoModelForCausalLM, **fields, learnable_b=a.b_schedule == "learnable")
-    blocks = in_blocks(data, tokenizer, column, min(d.block_size, positions_of(model.base_model)))
+        standard, missing = standard_of(a.model_name_or_path, AutoModelForCausalLM)
+    blocks = in_blocks(data, tokenizer, column, min(d.block_size, positions_of(standard.base_model)))
+
+    def inputs(count: int) -> Iterator[dict]:
+        return block_batches(blocks["train"], count, training_args.data_seed or 0)
+
+    model = standard
+    if not a.conventional:
+        fields = {"b": a.b, "weight_norm": weight_norm, "use_bias": a.use_bias, "convert_lm_head": a.convert_lm_head}
+        fields["learnable_b"] = a.b_schedule == "learnable"
+        model = converted(standard, missing, a, fields, inputs, d.dataset_name or d.train_file, device=training_args.device)
     trainer = BcosTrainer(
         model=model,
         args=training_args,

@@ -3,6 +3,7 @@
 Source: Arya et al., NeurIPS 2024 (arXiv 2411.00715): images alone, SigLIP loss with scale 10 and bias -10, learning rate 1e-4, cosine.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,16 +17,17 @@ from bcos_hf.data.images import load_image_dataset
 from bcos_hf.data.pictures import load_pictures
 from bcos_hf.data.prompts import prompts_of
 from bcos_hf.metrics.zero_shot import class_embeddings
-from bcos_hf.models import bcosify
 
 from .arguments import CLIPArguments, PictureArguments
+from .converting import converted, weight_norm_of
 from .distillation import DistillationTrainer
 from .image import callbacks
 from .teacher_cache import TaughtPictures, teacher_embeddings
 from .trainer import accuracy
+from .training_rows import image_batches
 
 
-FIELDS = ("b", "weight_norm", "use_bias", "max_pool")
+FIELDS = ("b", "use_bias", "max_pool")
 OPENAI_FILES = (".pt", ".pth")
 OPENAI_TEXTS = "openai/clip-vit-base-patch32"  # all of OpenAI's models have its tokenizer
 
@@ -42,13 +44,30 @@ def text_side(teacher: str) -> str:
     return OPENAI_TEXTS if teacher.endswith(OPENAI_FILES) else teacher
 
 
-def student_of(teacher: PreTrainedModel, args: CLIPArguments) -> PreTrainedModel:
-    """The B-cos twin, or with `conventional` a copy, of which the image tower alone is trainable."""
-    fields = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
-    student = deepcopy(teacher) if args.conventional else bcosify(teacher, **fields, learnable_b=args.b_schedule == "learnable")
+def student_of(
+    teacher: PreTrainedModel, args: CLIPArguments, inputs: Callable | None = None, source: str | None = None, device: str | torch.device = "cpu"
+) -> PreTrainedModel:
+    """The B-cos twin, or with `conventional` a copy, of which the image tower alone is trainable.
+
+    Args:
+        inputs, source, device: for calibration_samples, as of `converted`.
+    """
+    if args.conventional:
+        student = deepcopy(teacher)
+    else:
+        fields = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
+        fields |= {"weight_norm": weight_norm_of(args, "none"), "learnable_b": args.b_schedule == "learnable"}
+        student = converted(teacher, set(), args, fields, inputs, source, device=device)
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(not hasattr(student, "image_parts") or name.startswith(student.image_parts))
     return student
+
+
+def _training_images(d: PictureArguments, seed: int):
+    """Rows of images, and the names of their columns."""
+    return load_pictures(
+        d.dataset_name, d.shards, d.dataset_config_name, d.dataset_revision, "train", d.image_column, d.max_train_samples, seed, d.streaming, d.shuffle_buffer
+    )
 
 
 def clip_inputs(processor, d: PictureArguments, training_args: TrainingArguments) -> tuple[dict, list[str] | None]:
@@ -56,9 +75,7 @@ def clip_inputs(processor, d: PictureArguments, training_args: TrainingArguments
     seed = training_args.data_seed or 0
     varied = d.smallest_crop < 1 or d.flip or d.rand_augment_operations
     augmentation = Augmentation(output_size(processor), d.smallest_crop, d.flip, d.rand_augment_operations, d.rand_augment_magnitude) if varied else None
-    rows, columns = load_pictures(
-        d.dataset_name, d.shards, d.dataset_config_name, d.dataset_revision, "train", d.image_column, d.max_train_samples, seed, d.streaming, d.shuffle_buffer
-    )
+    rows, columns = _training_images(d, seed)
     inputs, names = prepare_images({"train": rows}, processor, columns, augmentation, d.broken_images, seed, d.shuffle_buffer), None
     if d.eval_dataset_name is not None:
         labelled, columns = load_image_dataset(d.eval_dataset_name, label_column=d.label_column, max_eval_samples=d.max_eval_samples, seed=seed)
@@ -84,8 +101,13 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
         raise ValueError("streaming: expected max_steps > 0, as a stream has no known length; give rows of an epoch / rows of a step * epochs.")
     set_seed(training_args.seed)
     teacher = load_teacher(model_args.teacher)
-    student = student_of(teacher, model_args)
     processor = image_processor(model_args.teacher, getattr(teacher.config, "vision_config", teacher.config), size=data_args.image_size)
+
+    def drawn(count: int):
+        rows, columns = _training_images(data_args, training_args.data_seed or 0)
+        return image_batches(rows, processor, columns, count, training_args.data_seed or 0, data_args.broken_images)
+
+    student = student_of(teacher, model_args, drawn, data_args.dataset_name or data_args.shards, training_args.device)
     inputs, names = clip_inputs(processor, data_args, training_args)
     if model_args.teacher_cache is not None:
         inputs["train"] = _taught(inputs["train"], teacher.to(training_args.device), model_args.teacher_cache, data_args, training_args)

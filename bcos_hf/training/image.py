@@ -1,5 +1,6 @@
 """Train an image classifier: B-cosified, B-cos from scratch, or conventional, with everything else equal."""
 
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +13,18 @@ from bcos_hf.data.images import load_image_dataset
 from bcos_hf.data.keras_resnet import resnet50_folder
 from bcos_hf.data.onnx_vit import vit_s_folder
 from bcos_hf.data.splits import label_fields
-from bcos_hf.models import bcosify
+from bcos_hf.models import standard_of
 
 from .arguments import ImageDataArguments, ImageModelArguments
 from .averaging import AveragingCallback
 from .callbacks import BiasDecayCallback, BScheduleCallback, SynchronisedNormsCallback
 from .clipping import AdaptiveClippingCallback
+from .converting import converted, weight_norm_of
+from .head_first import train_head_
+from .output_distillation import OutputTeacher, between_processors, check_teacher
 from .resolution import at_size
 from .trainer import BcosTrainer, accuracy
+from .training_rows import image_batches
 
 
 EMBEDDED = {"resnet50": resnet50_folder, "vit_s": vit_s_folder}
@@ -41,24 +46,40 @@ def config_fields(args: ImageModelArguments) -> dict:
     """The fields of the B-cos configuration that `args` sets."""
     given = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
     bias = LOGIT_BIASES[args.logit_bias] if args.logit_bias in LOGIT_BIASES else float(args.logit_bias)
+    if (weight_norm := weight_norm_of(args)) is not None:
+        given["weight_norm"] = weight_norm
     return {**(FROM_SCRATCH if args.from_scratch else {}), **given, "logit_bias": bias, "learnable_b": args.b_schedule == "learnable"}
 
 
-def load_model(args: ImageModelArguments, names: list[str], size: int | None = None) -> PreTrainedModel:
-    """The model to train, in float32, with one label a name, for pictures of `size` pixels (None: of its own).
+def load_standard(args: ImageModelArguments, names: list[str], size: int | None = None) -> tuple[PreTrainedModel, set[str]]:
+    """The standard model, in float32, with one label a name, for images of `size` pixels (None: of its own), and the names of its tensors that are random.
 
     A pretrained head of another number of classes is replaced by a random one.
     """
     labels = label_fields(names)
     if args.from_scratch:
-        standard = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(source_of(args), **labels), dtype=torch.float32)
+        model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(source_of(args), **labels), dtype=torch.float32)
+        new = set(model.state_dict())
     else:
-        standard = AutoModelForImageClassification.from_pretrained(source_of(args), ignore_mismatched_sizes=True, dtype=torch.float32, **labels)
-    standard = standard if size is None else at_size(standard, size)
-    if args.conventional:
-        return standard
-    model = bcosify(standard, **config_fields(args))
-    return type(model)(model.config) if args.from_scratch else model  # the class's own random weights, not a standard model's, converted
+        made = {"ignore_mismatched_sizes": True, "dtype": torch.float32, "output_loading_info": True, **labels}
+        model, info = AutoModelForImageClassification.from_pretrained(source_of(args), **made)
+        new = set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
+    return (model if size is None else at_size(model, size)), new
+
+
+def _teacher(
+    args: ImageModelArguments, standard: PreTrainedModel, new: set[str], student: PreTrainedModel, processor, size: int | None, device
+) -> OutputTeacher | None:
+    """What `args` distills from: the standard model of the student, if nothing else is named."""
+    if not args.distillation_weight:
+        return None
+    source = args.distillation_teacher or source_of(args)
+    if args.distillation_teacher is not None:
+        standard, new = standard_of(source, AutoModelForImageClassification)
+        standard = standard if size is None else at_size(standard, size)
+    teacher = check_teacher(deepcopy(standard), student, new)
+    own = image_processor(source, teacher.config, getattr(teacher.config, "input_encoding", "normalized"), size)
+    return OutputTeacher(teacher.to(device), args.distillation_weight, args.distillation_temperature, between_processors(processor, own))
 
 
 def callbacks(args: ImageModelArguments) -> list:
@@ -99,15 +120,26 @@ def image_trainer(model_args: ImageModelArguments, data_args: ImageDataArguments
     Raises:
         ValueError: settings that cannot be right, such as streaming without max_steps; and as `load_image_dataset`, `bcosify`.
     """
-    d = data_args
+    a, d = model_args, data_args
     if d.streaming and training_args.do_train and training_args.max_steps <= 0:
         raise ValueError("streaming: expected max_steps > 0, as a stream has no known length; give rows of an epoch / rows of a step * epochs.")
     seed = training_args.data_seed or 0
     data, columns = _load_data(d, seed)
     set_seed(training_args.seed)
-    model = load_model(model_args, data["train"].features[columns.label].names, d.image_size)
-    processor = image_processor(source_of(model_args), model.config, getattr(model.config, "input_encoding", "normalized"), d.image_size)
+    standard, new = load_standard(a, data["train"].features[columns.label].names, d.image_size)
+    fields = {} if a.conventional else config_fields(a)
+    processor = image_processor(source_of(a), standard.config, fields.get("input_encoding", "normalized"), d.image_size)
     inputs = _prepared(data, columns, processor, d, seed)
+    drawn, device = partial(image_batches, data["train"], processor, columns, seed=seed, broken=d.broken_images), training_args.device
+    model = standard
+    if not a.conventional:
+        model = converted(standard, new, a, fields, drawn, d.dataset_name or d.train_file, processor, device)
+        new = set(model.conversion_report.new)
+    if a.from_scratch and not a.conventional:
+        model = type(model)(model.config)  # the class's own random weights, not a standard model's, converted
+    teacher = _teacher(a, standard, new, model, processor, d.image_size, device)
+    if a.head_first_steps and training_args.do_train:
+        train_head_(model.to(device), drawn(a.head_first_samples), a.off_labels, a.head_first_steps, training_args.seed, new)
     trainer = BcosTrainer(
         model=model,
         args=training_args,
@@ -115,8 +147,9 @@ def image_trainer(model_args: ImageModelArguments, data_args: ImageDataArguments
         eval_dataset=inputs["validation"],
         processing_class=processor,
         compute_metrics=accuracy,
-        callbacks=callbacks(model_args),
-        off_labels=model_args.off_labels,
+        callbacks=callbacks(a),
+        off_labels=a.off_labels,
         batch_augmentation=partial(mixup, classes=model.config.num_labels, alpha=d.mixup) if d.mixup else None,
+        teacher=teacher,
     )
     return trainer, inputs

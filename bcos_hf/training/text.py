@@ -1,34 +1,74 @@
 """Fine-tune a text classifier, B-cos or conventional, with everything else equal."""
 
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+    set_seed,
+)
 
 from bcos_hf.data import load_text_dataset, minilm_folder, tokenize
 from bcos_hf.data.splits import label_fields
-from bcos_hf.models import bcosify
+from bcos_hf.models import standard_of
 
 from .arguments import DataArguments, ModelArguments
 from .callbacks import BScheduleCallback, ExplanationCallback
+from .converting import converted, weight_norm_of
+from .head_first import train_head_
+from .output_distillation import OutputTeacher, check_teacher
 from .trainer import BcosTrainer, accuracy
+from .training_rows import text_batches
 
 
 # what the families call their probabilities
 DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
-def load_model(args: ModelArguments, names: list[str]):
-    """The model to train, with one label a name, and its tokenizer."""
-    source = minilm_folder() if args.model_name_or_path == "minilm" else args.model_name_or_path
-    labels = label_fields(names)
-    tokenizer, config = AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
-    common = {} if args.dropout is None else {name: args.dropout for name in DROPOUT if hasattr(config, name)}
+def load_tokenizer(args: ModelArguments) -> tuple[PreTrainedTokenizerBase, AutoConfig]:
+    """The tokenizer, with a padding token, and the configuration of the standard model."""
+    source = source_of(args)
+    tokenizer = AutoTokenizer.from_pretrained(source)
     if tokenizer.pad_token_id is None:  # GPT-2's and Llama's have none
         tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, AutoConfig.from_pretrained(source)
+
+
+def source_of(args: ModelArguments):
+    """The Hub id or folder that `args` names."""
+    return minilm_folder() if args.model_name_or_path == "minilm" else args.model_name_or_path
+
+
+def load_model(args: ModelArguments, names: list[str], tokenizer, config, inputs, data_name: str | None, device) -> tuple[PreTrainedModel, set[str]]:
+    """The model to train, with one label a name, and the names of its tensors that are random.
+
+    Args:
+        tokenizer, config: as of `load_tokenizer`. inputs, device: as of `converted`. data_name: of the data set, for the report.
+    """
+    labels = label_fields(names)
+    common = {} if args.dropout is None else {name: args.dropout for name in DROPOUT if hasattr(config, name)}
     if config.pad_token_id is None:
         common["pad_token_id"] = tokenizer.pad_token_id
     if args.conventional:
-        return AutoModelForSequenceClassification.from_pretrained(source, **labels, **common), tokenizer
-    fields = {**common, "b": args.b, "weight_norm": args.weight_norm, "use_bias": args.use_bias, "learnable_b": args.b_schedule == "learnable"}
-    return bcosify(source, auto_class=AutoModelForSequenceClassification, **labels, **fields), tokenizer
+        model, info = AutoModelForSequenceClassification.from_pretrained(source_of(args), output_loading_info=True, **labels, **common)
+        return model, set(info["missing_keys"])
+    weight_norm = weight_norm_of(args, "unit")
+    fields = {**common, "b": args.b, "weight_norm": weight_norm, "use_bias": args.use_bias, "learnable_b": args.b_schedule == "learnable"}
+    standard, missing = standard_of(source_of(args), AutoModelForSequenceClassification)
+    model = converted(standard, missing, args, {**labels, **fields}, inputs, data_name, device=device)
+    return model, set(model.conversion_report.new)
+
+
+def _teacher(args: ModelArguments, student: PreTrainedModel, device) -> OutputTeacher | None:
+    """What `args` distills from: the standard model of the student, if nothing else is named."""
+    if not args.distillation_weight:
+        return None
+    standard, missing = standard_of(args.distillation_teacher or source_of(args), AutoModelForSequenceClassification)
+    teacher = check_teacher(standard, student, missing)
+    return OutputTeacher(teacher.to(device), args.distillation_weight, args.distillation_temperature)
 
 
 def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments):
@@ -36,18 +76,26 @@ def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_
 
     The conventional model is trained with the same loss, so that B-cos is the only difference.
     """
-    d = data_args
+    a, d, seed = model_args, data_args, training_args.data_seed or 0
     data, columns = load_text_dataset(
         d.dataset_name, d.dataset_config_name, d.train_file, d.validation_file, d.test_file, d.dataset_revision, d.text_column, d.second_text_column,
-        d.label_column, d.max_train_samples, d.max_eval_samples, seed=training_args.data_seed or 0,
+        d.label_column, d.max_train_samples, d.max_eval_samples, seed=seed,
     )  # fmt: skip
     set_seed(training_args.seed)
-    model, tokenizer = load_model(model_args, data["train"].features[columns.label].names)
-    positions = getattr(model.config, "max_position_embeddings", data_args.max_length)
-    tokens = tokenize(data, tokenizer, columns, min(data_args.max_length, positions))
-    callbacks = [] if model_args.conventional else [BScheduleCallback(model_args.b_schedule)]
-    if model_args.explain_samples and not model_args.conventional:
-        callbacks.append(ExplanationCallback(list(data["validation"][columns.text][: model_args.explain_samples]), tokenizer))
+    tokenizer, config = load_tokenizer(a)
+    tokens = tokenize(data, tokenizer, columns, min(d.max_length, getattr(config, "max_position_embeddings", d.max_length)))
+
+    def inputs(count: int) -> list[dict]:
+        return text_batches(tokens["train"], tokenizer, count, seed)
+
+    names, device = data["train"].features[columns.label].names, training_args.device
+    model, new = load_model(a, names, tokenizer, config, inputs, d.dataset_name or d.train_file, device)
+    teacher = _teacher(a, model, device)
+    if a.head_first_steps and training_args.do_train:
+        train_head_(model.to(device), inputs(a.head_first_samples), a.off_labels, a.head_first_steps, training_args.seed, new)
+    callbacks = [] if a.conventional else [BScheduleCallback(a.b_schedule)]
+    if a.explain_samples and not a.conventional:
+        callbacks.append(ExplanationCallback(list(data["validation"][columns.text][: a.explain_samples]), tokenizer))
     trainer = BcosTrainer(
         model=model,
         args=training_args,
@@ -57,6 +105,7 @@ def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=accuracy,
         callbacks=callbacks,
-        off_labels=model_args.off_labels,
+        off_labels=a.off_labels,
+        teacher=teacher,
     )
     return trainer, tokens

@@ -12,6 +12,7 @@ from bcos_hf.hub.push import existing_card
 from bcos_hf.models.modeling_bcos import BcosModelMixin
 
 from .losses import bce_loss
+from .output_distillation import OutputTeacher
 
 
 class _EpochCallback(TrainerCallback):
@@ -27,6 +28,7 @@ class BcosTrainer(Trainer):
     """Trainer with `bce_loss`.
 
     `off_labels`: "zero" (texts) or "uniform" (vision); None: the model's own loss. `batch_augmentation`: (pixel_values, labels) -> the same, mixed.
+    `teacher`: what the student's classes are compared with in training, beside the labels.
 
     Gradient accumulation: the loss is the mean of each micro-batch, so Trainer must divide it by their number (`loss_is_scaled_for_ga`).
 
@@ -34,9 +36,12 @@ class BcosTrainer(Trainer):
     all have as many batches. Set accelerator_config's dispatch_batches to have it another way.
     """
 
-    def __init__(self, *args, off_labels: str | None = "zero", batch_augmentation=None, **kwargs) -> None:
+    def __init__(self, *args, off_labels: str | None = "zero", batch_augmentation=None, teacher: OutputTeacher | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.off_labels, self.batch_augmentation = off_labels, batch_augmentation
+        self.output_teacher = None if teacher is None else teacher.to(self.args.device)
+        if teacher is not None and off_labels is None:
+            raise ValueError("teacher: expected off_labels 'zero' or 'uniform', as the model's own loss is made inside the model; got None.")
         if off_labels is not None:
             self.model_accepts_loss_kwargs = False
             self.loss_is_scaled_for_ga = False
@@ -49,6 +54,8 @@ class BcosTrainer(Trainer):
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         loss = bce_loss(outputs["logits"], labels, self.off_labels)
+        if self.output_teacher is not None and model.training:
+            loss = loss + self.output_teacher(inputs, outputs["logits"], labels)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None):
