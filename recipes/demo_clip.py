@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoTokenizer, TrainingArguments, logging
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, TrainingArguments, logging
 
 from bcos_hf import training
 from bcos_hf.baselines import input_x_gradient, random_explanation
@@ -95,16 +95,18 @@ def main() -> None:
         return print(f"the teacher is in {teacher}")
     student = training.done_once(output / "bcos", settings, lambda: make_student(output / "bcos", teacher, args.seed))
     models = {"teacher": AutoModel.from_pretrained(teacher).eval(), "bcos": AutoModel.from_pretrained(student).eval()}
-    x, labels = pictures("test", TEST, args.seed, image_processor(teacher, models["teacher"].config.vision_config))
+    x, labels = {}, None
+    for name, folder in (("teacher", teacher), ("bcos", student)):  # each in its own encoding
+        x[name], labels = pictures("test", TEST, args.seed, AutoImageProcessor.from_pretrained(folder, backend="pil"))
     classes = class_embeddings(models["teacher"], AutoTokenizer.from_pretrained(teacher), prompts_of(names, "cifar10"))
-    accuracy = {name: zero_shot_accuracy(image_embeddings(model, x), classes, labels)["top1"] for name, model in models.items()}
+    accuracy = {name: zero_shot_accuracy(image_embeddings(model, x[name]), classes, labels)["top1"] for name, model in models.items()}
     plain, bcos = (ZeroShotClassifier(models[name], classes) for name in ("teacher", "bcos"))
     noise = torch.Generator().manual_seed(args.seed)
     rivals = {"input_x_gradient": partial(input_x_gradient, plain), "random": partial(random_explanation, plain, seed=noise)}
     game = {}
-    for model, explainers in ((bcos, {"bcos": partial(bcos.explain, return_weights=False)}), (plain, rivals)):
-        game |= play_grid_pointing_game(model, explainers, x, labels, count=GRIDS, smooth=SMOOTH, seed=args.seed, threshold=THRESHOLD)
-    residuals = [game["bcos"]["max_relative_residual"], figure(bcos, x, labels, names, output / "prompts.png")]
+    for name, model, explainers in (("bcos", bcos, {"bcos": partial(bcos.explain, return_weights=False)}), ("teacher", plain, rivals)):
+        game |= play_grid_pointing_game(model, explainers, x[name], labels, count=GRIDS, smooth=SMOOTH, seed=args.seed, threshold=THRESHOLD)
+    residuals = [game["bcos"]["max_relative_residual"], figure(bcos, x["bcos"], labels, names, output / "prompts.png")]
     metrics = {"zero_shot_accuracy": accuracy, "grid_pointing_game": game, "max_relative_residual": max(residuals), "seconds": time.perf_counter() - start}
     metrics |= {"seed": args.seed, "n": {"test": TEST, "grids": GRIDS}, "settings": settings}
     done.write_text(json.dumps(metrics, indent=2) + "\n")

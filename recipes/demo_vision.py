@@ -2,9 +2,9 @@
 
     python recipes/demo_vision.py [--family resnet50|vit] [--output_dir outputs/demo-vision] [--seed 0]
 
-An ImageNet ResNet-50 (or a ViT-S) learns CIFAR-10 three times with equal steps: as it is, B-cosified, and as a B-cos network from scratch
-(configs/image/demo_*.yaml). Then: accuracy on test pictures, and how much of each explanation lies on the right picture of 2 x 2 grids, for B-cos and for
-post-hoc explanations of the conventional model. What is there with the same settings is reused.
+An ImageNet ResNet-50 (or a ViT-S) learns CIFAR-10 three times with equal steps: as it is, B-cosified (its layers refitted before training), and as a B-cos
+network from scratch (configs/image/demo_*.yaml). Then: accuracy on test images, and how much of each explanation lies on the right image of 2 x 2 grids, for
+B-cos and for post-hoc explanations of the conventional model. What is there with the same settings is reused.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CONFIGS = Path(__file__).parent / "configs" / "image"
 KINDS = {
     "conventional": {"conventional": "true"},
     "bcos": {},
-    "from_scratch": {"from_scratch": "true", "use_bias": "false", "b_schedule": "immediate"},
+    "from_scratch": {"from_scratch": "true", "calibration_samples": "0", "head_first_steps": "0"},
 }
 GRIDS, SMOOTH, SHOWN = 50, 7, 8  # grids of 2 x 2; 7 of 96 pixels is about the published 15 of 224
 THRESHOLD = 0.0  # published: 0.5, which few pictures reach after minutes of training; the most confident correct ones are still taken first
@@ -50,11 +50,11 @@ def trained(kind: str, config: Path, output: Path, seed: int):
     return AutoModelForImageClassification.from_pretrained(folder).eval(), json.loads((folder / "all_results.json").read_text())["test_accuracy"]
 
 
-def test_pictures(config: Path, output: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Test pictures as the trained conventional model takes them, [M, 3, H, W], and labels [M]."""
-    _, data_args, training_args = arguments("conventional", config, output / "conventional", seed)
-    test = training.image_inputs(AutoImageProcessor.from_pretrained(output / "conventional", backend="pil"), data_args, training_args)["test"]
-    return stacked(test, "test pictures")
+def test_images(kind: str, config: Path, output: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Test images as the trained model of that kind takes them, [M, 3, H, W], and labels [M]."""
+    _, data_args, training_args = arguments(kind, config, output / kind, seed)
+    test = training.image_inputs(AutoImageProcessor.from_pretrained(output / kind, backend="pil"), data_args, training_args)["test"]
+    return stacked(test, f"test images, {kind}")
 
 
 def figure(bcos, pictures: torch.Tensor, labels: torch.Tensor, path: Path) -> float:
@@ -90,19 +90,19 @@ def main() -> None:
     models, accuracy = {}, {}
     for kind in KINDS:
         models[kind], accuracy[kind] = trained(kind, config, output, args.seed)
-    pictures, labels = test_pictures(config, output, args.seed)
+    (plain_images, labels), (bcos_images, _) = (test_images(kind, config, output, args.seed) for kind in ("conventional", "bcos"))
     plain, bcos = models["conventional"], models["bcos"]
     more = {"interpolate_pos_encoding": True} if args.family == "vit" else {}  # a grid is larger than a picture
     noise = torch.Generator().manual_seed(args.seed)  # a map of its own for every grid
     rivals = {"input_x_gradient": input_x_gradient, "gradcam": grad_cam, "random": partial(random_explanation, seed=noise)}
     if args.family == "vit":
         del rivals["gradcam"]  # it needs the last map of a CNN
-    explainers = {"bcos": (bcos, {"bcos": partial(bcos.explain, return_weights=False, **more)})}
-    explainers["rivals"] = (plain, {name: partial(explain, plain, **more) for name, explain in rivals.items()})
+    ours = {"bcos": partial(bcos.explain, return_weights=False, **more)}
+    theirs = {name: partial(explain, plain, **more) for name, explain in rivals.items()}
     game = {}
-    for model, chosen in explainers.values():
-        game |= play_grid_pointing_game(model, chosen, pictures, labels, count=GRIDS, smooth=SMOOTH, seed=args.seed, threshold=THRESHOLD)
-    residuals = [game["bcos"]["max_relative_residual"], figure(bcos, pictures, labels, output / "explanations.png")]
+    for model, chosen, images in ((bcos, ours, bcos_images), (plain, theirs, plain_images)):
+        game |= play_grid_pointing_game(model, chosen, images, labels, count=GRIDS, smooth=SMOOTH, seed=args.seed, threshold=THRESHOLD)
+    residuals = [game["bcos"]["max_relative_residual"], figure(bcos, bcos_images, labels, output / "explanations.png")]
     metrics = {
         "accuracy": accuracy,
         "grid_pointing_game": game,

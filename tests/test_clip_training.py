@@ -158,6 +158,14 @@ def test_calibration_refits_the_image_tower_alone(folder):
     target = image_embeddings(trainer.teacher, pixels)
     before, after = ((made * target).sum(1).mean() for made in embeddings.values())
     assert after > before
+    other, inputs = clip_trainer(
+        *arguments(folder, "--output_dir", folder / "inverse", "--b", 1.5, "--calibration_samples", 24, "--input_encoding", "add_inverse", "--max_steps", 2)
+    )
+    inverse = torch.stack([inputs["train"][i]["pixel_values"] for i in range(8)])
+    assert 0 <= inverse.min() < inverse.max() <= 1
+    torch.testing.assert_close(other.teacher_embeds(inverse), trainer.teacher_embeds(pixels), rtol=1e-4, atol=1e-5)
+    assert (image_embeddings(other.model.eval(), inverse) * target).sum(1).mean() > before
+    train_and_test(other, inputs)
     (folder / "head.yaml").write_text("head_first_steps: 300\n")
     with pytest.raises(ValueError, match=r"unknown settings .'head_first_steps'"):
         parse([str(folder / "head.yaml")], CLIPArguments, PictureArguments, TrainingArguments)

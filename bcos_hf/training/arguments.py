@@ -118,6 +118,7 @@ class CLIPArguments(BcosArguments):
     teacher: str = optional("openai/clip-vit-base-patch32", "Hub id or folder of a CLIP, SigLIP or dual encoder, or a file of OpenAI's CLIP ResNets.")
     b: float = optional(2.0, "Exponent B.")
     weight_norm: str | None = optional(None, "'none' (pretrained weights) or 'unit'.")
+    input_encoding: str | None = optional(None, "'normalized' [z, -z] (left out), or 'add_inverse' [x, 1-x], which a refit of a CNN needs for its first layer.")
     max_pool: str | None = optional(None, "'average' or 'keep'.")
     schedule_fraction: float = optional(0.5, "Share of the steps over which a linear b_schedule, or bias_decay, gets to its end.")
     bias_decay: bool = optional(False, "Shrink the biases, which use_bias keeps, to 0.")

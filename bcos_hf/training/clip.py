@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoProcessor, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from bcos_hf.checkpoints import from_openai_clip
 from bcos_hf.data.augmentation import Augmentation
@@ -20,14 +20,15 @@ from bcos_hf.metrics.zero_shot import class_embeddings
 
 from .arguments import CLIPArguments, PictureArguments
 from .converting import converted, weight_norm_of
-from .distillation import DistillationTrainer
+from .distillation import DistillationTrainer, OtherImages
 from .image import callbacks
+from .output_distillation import between_processors
 from .teacher_cache import TaughtPictures, teacher_embeddings
 from .trainer import accuracy
 from .training_rows import image_batches
 
 
-FIELDS = ("b", "use_bias", "max_pool")
+FIELDS = ("b", "use_bias", "max_pool", "input_encoding")
 OPENAI_FILES = (".pt", ".pth")
 OPENAI_TEXTS = "openai/clip-vit-base-patch32"  # all of OpenAI's models have its tokenizer
 
@@ -45,19 +46,24 @@ def text_side(teacher: str) -> str:
 
 
 def student_of(
-    teacher: PreTrainedModel, args: CLIPArguments, inputs: Callable | None = None, source: str | None = None, device: str | torch.device = "cpu"
+    teacher: PreTrainedModel,
+    args: CLIPArguments,
+    inputs: Callable | None = None,
+    source: str | None = None,
+    processor: BaseImageProcessor | None = None,
+    device: str | torch.device = "cpu",
 ) -> PreTrainedModel:
     """The B-cos twin, or with `conventional` a copy, of which the image tower alone is trainable.
 
     Args:
-        inputs, source, device: for calibration_samples, as of `converted`.
+        inputs, source, processor, device: for calibration_samples, as of `converted`.
     """
     if args.conventional:
         student = deepcopy(teacher)
     else:
         fields = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
         fields |= {"weight_norm": weight_norm_of(args, "none"), "learnable_b": args.b_schedule == "learnable"}
-        student = converted(teacher, set(), args, fields, inputs, source, device=device)
+        student = converted(teacher, set(), args, fields, inputs, source, processor, device)
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(not hasattr(student, "image_parts") or name.startswith(student.image_parts))
     return student
@@ -101,16 +107,20 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
         raise ValueError("streaming: expected max_steps > 0, as a stream has no known length; give rows of an epoch / rows of a step * epochs.")
     set_seed(training_args.seed)
     teacher = load_teacher(model_args.teacher)
-    processor = image_processor(model_args.teacher, getattr(teacher.config, "vision_config", teacher.config), size=data_args.image_size)
+    encoding = "normalized" if model_args.conventional else model_args.input_encoding or "normalized"
+    vision = getattr(teacher.config, "vision_config", teacher.config)
+    own, processor = (image_processor(model_args.teacher, vision, kind, data_args.image_size) for kind in ("normalized", encoding))
 
     def drawn(count: int):
         rows, columns = _training_images(data_args, training_args.data_seed or 0)
         return image_batches(rows, processor, columns, count, training_args.data_seed or 0, data_args.broken_images)
 
-    student = student_of(teacher, model_args, drawn, data_args.dataset_name or data_args.shards, training_args.device)
+    student = student_of(teacher, model_args, drawn, data_args.dataset_name or data_args.shards, processor, training_args.device)
     inputs, names = clip_inputs(processor, data_args, training_args)
+    images = between_processors(processor, own)
+    taught_by = teacher if images is None else OtherImages(teacher, images)
     if model_args.teacher_cache is not None:
-        inputs["train"] = _taught(inputs["train"], teacher.to(training_args.device), model_args.teacher_cache, data_args, training_args)
+        inputs["train"] = _taught(inputs["train"], taught_by.to(training_args.device), model_args.teacher_cache, data_args, training_args)
     classes = None
     if names is not None:
         classes = class_embeddings(teacher, AutoTokenizer.from_pretrained(text_side(model_args.teacher)), prompts_of(names, model_args.templates))
@@ -123,7 +133,7 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
         processing_class=processor,
         compute_metrics=None if classes is None else accuracy,
         callbacks=callbacks(model_args),
-        teacher=teacher,
+        teacher=taught_by,
         loss=model_args.loss,
         loss_options=options,
         class_embeds=classes,

@@ -12,6 +12,23 @@ from .learned_scale import LearnedScale
 from .trainer import BcosTrainer
 
 
+class OtherImages(nn.Module):
+    """A teacher of images that are prepared otherwise than its own.
+
+    Args:
+        teacher: a model with `get_image_features`, or an image tower. images: (scale, shift), each [C], that make its images of those given.
+    """
+
+    def __init__(self, teacher: nn.Module, images: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.teacher, self.images = teacher, images
+
+    def get_image_features(self, pixel_values: Tensor, **inputs):
+        """As the teacher's."""
+        scale, shift = (value.to(pixel_values)[:, None, None] for value in self.images)
+        return getattr(self.teacher, "get_image_features", self.teacher)(pixel_values=pixel_values * scale + shift, **inputs)
+
+
 class DistillationTrainer(BcosTrainer):
     """BcosTrainer with a loss between embeddings; the teacher's of all processes are the negatives.
 
