@@ -78,6 +78,9 @@ class ConvolutionLayout(LinearLayout):
         super().__init__(layer)
         self.groups = layer.groups
 
+    def seen(self, x: Tensor) -> Tensor:
+        return self.layer.seen(x)
+
     def rows(self, x: Tensor, positions: Tensor) -> Tensor:
         layer = self.layer
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode

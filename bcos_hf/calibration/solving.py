@@ -94,11 +94,14 @@ def fit_rows(
     goal = inverted(train.objective.target, train.n, b)
     for towards, base in (("pretrained", _scaled(pretrained, train, goal)), ("zero", None)):
         lacking = goal if base is None else goal - train.x @ base.mT
-        gradient = moments.with_inputs(lacking)
-        for ridge in ridges:
+        gradient, last = moments.with_inputs(lacking), torch.inf
+        for ridge in sorted(ridges, reverse=True):  # each costs a factorization; past the best one they get worse
             weights = moments.solve(gradient, ridge)
             weights = weights if base is None else base + weights
             loss = held_out.loss(weights, b).sum()
+            if loss > last:
+                break
+            last = loss
             if loss < best[0]:
                 best = (loss, weights, ridge, towards)
     loss, weights, ridge, towards = best
@@ -137,10 +140,12 @@ class _Moments:
         """mean values x^T, [groups, O, D], of [groups, rows, O]."""
         return values.mT @ self.weighted / self.count
 
-    def solve(self, right: Tensor, ridge: float) -> Tensor:
-        """right (S + ridge mean(diag S) I)^-1, [groups, O, D]."""
+    def solve(self, right: Tensor, ridge: float, exactly: bool = True) -> Tensor:
+        """right (S + ridge mean(diag S) I)^-1, [groups, O, D]; not `exactly`: in the precision of `right`, at half the cost."""
         if ridge not in self.factors:
             self.factors[ridge] = self._factor(ridge)
+        if not exactly:
+            return torch.cholesky_solve(right.mT, self.factors[ridge].to(right.dtype)).mT
         return torch.cholesky_solve(right.mT.double(), self.factors[ridge]).mT.to(right.dtype)
 
     def _factor(self, ridge: float) -> Tensor:
@@ -198,5 +203,5 @@ def _loss_and_direction(
     if factor is not None:
         slope = slope * factor.mul_(b)
     curvature = objective.mean(slope.square()).clamp_min(torch.finfo(slope.dtype).tiny)
-    direction = moments.solve(moments.with_inputs(error * slope), ridge) / curvature.mT
+    direction = moments.solve(moments.with_inputs(error * slope), ridge, exactly=False) / curvature.mT
     return objective.mean(error.square()), direction

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from .bcos_activations import GATES, LINEAR_ACTIVATIONS, gated
 from .bcos_attention import QueryKey, QueryKeyValue, QueryKeyValueConv1D
 from .bcos_batch_norm import BATCH_NORMS
+from .bcos_blur import BLURRED_POOLS
 from .bcos_dynamic import Dynamic
 from .bcos_fits import Fit
 from .bcos_head import BcosLogits
@@ -151,7 +152,9 @@ def _convert_leaf_(name: str, module: nn.Module, config, roles: Roles, in_gated_
         return BATCH_NORMS[config.batch_norm](module)
     if kind is nn.MaxPool2d and config.max_pool == "average":
         module.__class__, module.count_include_pad, module.divisor_override = nn.AvgPool2d, True, None
-        return "same window"
+        return f"same window{_blur_pool_(module, config)}"
+    if kind in BLURRED_POOLS:
+        return _blur_pool_(module, config)
     if kind in GATES or kind in LINEAR_ACTIVATIONS:
         is_head = name in roles.head_activations
         if kind is not nn.Identity and (config.head_activation if is_head else config.hidden_activation) == "identity":
@@ -161,6 +164,19 @@ def _convert_leaf_(name: str, module: nn.Module, config, roles: Roles, in_gated_
             gated(module, in_gated_mlp)
             return "the whole of it is a dynamic factor" if in_gated_mlp else "a gate"
     return ""
+
+
+def _steps_over(module: nn.Module) -> bool:
+    """Whether a stride of 2 gives some positions more weight than others."""
+    kernel, stride = (value if isinstance(value, tuple) else (value, value) for value in (module.kernel_size, module.stride))
+    return stride == (2, 2) and kernel != stride
+
+
+def _blur_pool_(module: nn.Module, config) -> str:
+    if not (getattr(config, "stride_blur", False) and _steps_over(module)):
+        return ""
+    module.__class__ = BLURRED_POOLS[type(module)]
+    return ", blurred before its stride"
 
 
 def _reason_to_keep(name: str, module: nn.Module) -> str:
@@ -183,13 +199,16 @@ def _convert_linear_(name: str, module: nn.Module, config, roles: Roles, is_stem
         return f"B = 1, {LINEAR[leaf]}"
     if is_stem:
         as_stem_(module, config.input_encoding)
+    elif isinstance(module, nn.Conv2d) and getattr(config, "stride_blur", False):
+        module.blur = _steps_over(module)
     b = config.b_of(roles.layer_of(name))
     module.set_bcos(b, config.weight_norm, config.max_out, config.learnable_b, config.norm_eps)
     if config.max_out > 1:
         _widen_(module, config.max_out)
     if name in roles.logits:
         module.logit_bias, module.logit_temperature = config.logit_bias_value, config.logit_temperature
-    return f"B = {b:g}{', learnable' if config.learnable_b else ''}, {config.weight_norm} weight norm"
+    learnable, blurred = ", learnable" if config.learnable_b else "", ", blurred" if getattr(module, "blur", False) else ""
+    return f"B = {b:g}{learnable}, {config.weight_norm} weight norm{blurred}"
 
 
 def _widen_(module: Bcos, max_out: int) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from .bcos_blur import binomial_blur
 from .bcos_dynamic import Dynamic
 from .bcos_precision import wide_dtype
 from .bcos_scaling import bcos_scaling, cosine_factor, sum_of_squares
@@ -150,15 +151,26 @@ class BcosConv2d(Bcos, nn.Conv2d):
     """nn.Conv2d with the B-cos scaling; x [N, in_channels, H, W] -> [N, out_channels, H', W'].
 
     The norm is that of the patch under each output, for any stride, padding, padding_mode, dilation and groups.
+
+    Attributes:
+        blur: x is blurred first (see `bcos_blur`); of a layer with a stride.
     """
 
     _channel_dim = -3
+    blur = False
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
                  bias: bool = False, padding_mode: str = "zeros", device=None, dtype=None, **bcos) -> None:  # fmt: skip
         rows = out_channels * bcos.get("max_out", 1)
         super().__init__(in_channels, rows, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
         self.set_bcos(**bcos)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the weights are applied to: x, or x blurred."""
+        return binomial_blur(x) if self.blur else x
+
+    def forward(self, x: Tensor, scaled: bool = True) -> Tensor:
+        return super().forward(self.seen(x), scaled)
 
     def _linear(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.weight, self.bias)

@@ -137,12 +137,15 @@ class BcosVisionConfigMixin(BcosConfigMixin):
         batch_norm: what becomes of BatchNorm: "uncentered" (a bias that is kept takes up the running mean), "uncentered_unfolded" (it does not),
             "centered", or "position" (over channels, B-cos v2).
         max_pool: "average" (same window) or "keep".
+        stride_blur: blur what layers and pools with a stride of 2 read, so that explanations have no lattice of skipped positions (see `bcos_blur`). Another
+            function than the standard model's, to be refitted (`bcosify(calibration=...)`) or trained.
     """
 
     input_encoding: str = "normalized"
     logit_bias: float | int | str | None = "auto"
     batch_norm: str = "uncentered"
     max_pool: str = "average"
+    stride_blur: bool = False
 
 
 @dataclass(repr=False, kw_only=True)
