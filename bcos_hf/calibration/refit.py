@@ -5,6 +5,7 @@ without an intercept put the bias there. Weights alone change: the model has the
 training. Targets are the standard layer on the twin's own input; no label is used, nothing is trained, and no features of two models are compared.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
+
+from bcos_hf.data.fingerprints import weights_fingerprint
 
 from .layers import LayerFit, LayerRefit
 from .lockstep import Lockstep
@@ -101,20 +104,21 @@ def refit_(
         if run.waiting:
             raise ValueError(f"calibration: nothing came to {', '.join(sorted(run.waiting)[:3])}. Give what the whole model takes, texts beside images.")
     twin.conversion_report.fits = [fit.to_dict() for fit in run.fits]
-    _warn_of_few_rows(run.fits)
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
+    _warn_of_few_rows(run.fits, samples)
     twin.conversion_report.calibration = {"samples": samples, "rounds": 1, "seconds": round(time.perf_counter() - start, 1)}
+    twin.conversion_report.weights = weights_fingerprint(twin)
     return run.fits
 
 
-def _warn_of_few_rows(fits: list[LayerFit]) -> None:
+def _warn_of_few_rows(fits: list[LayerFit], samples: int) -> None:
     """Say which layer had fewer rows than it has inputs, and how many calibration inputs it takes to change that."""
     short = [(fit.columns / max(fit.rows, 1), fit) for fit in fits if fit.rows < fit.columns]
     if short:
         times, worst = max(short, key=lambda pair: pair[0])
         logger.warning(
             f"calibration: {len(short)} of {len(fits)} layers had fewer rows than inputs, {worst.name} {worst.rows} for {worst.columns}; the ridge keeps them "
-            f"near the pretrained weights. {times:.1f} times as many calibration inputs would be enough."
+            f"near the pretrained weights. About {math.ceil(times * samples)} calibration inputs, in the place of {samples}, would be enough."
         )
 
 
