@@ -35,12 +35,17 @@ def folder(tmp_path_factory):
     }.items():
         model.float().save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3])
+    processor = ViTImageProcessorPil(
+        size={"height": 16, "width": 16}, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3]
+    )
     for name in ("vit", "resnet"):
         tiny(name, id2label=dict(enumerate(CLASSES)), num_labels=3).float().save_pretrained(folder / name)
         processor.save_pretrained(folder / name)
     texts = [" ".join(random.choice(WORDS, size=2 + i % 7)) for i in range(60)]
-    lines = [f"{text},{other},{names[i % 3]}" for i, (text, other) in enumerate(zip(texts, texts[1:] + texts[:1], strict=True))]
+    lines = [
+        f"{text},{other},{names[i % 3]}"
+        for i, (text, other) in enumerate(zip(texts, texts[1:] + texts[:1], strict=True))
+    ]
     (folder / "texts.csv").write_text("\n".join(["text,other,label", *lines]) + "\n")
     (folder / "texts.txt").write_text("\n".join(texts) + "\n")
     for i in range(30):
@@ -58,8 +63,14 @@ def printed(*arguments):
 def test_a_classifier_and_a_file_alone(folder, tmp_path):
     out = tmp_path / "bcos"
     made = printed(folder / "bert", out, "--calibrate", folder / "texts.csv")
-    assert made["model"] == "BcosBertForSequenceClassification" and made["calibration"]["samples"] == 48 and len(made["fits"]) > 5
-    assert list(made["metrics"]) == ["standard_accuracy", "accuracy", "agreement"] and {value["n"] for value in made["metrics"].values()} == {12}
+    assert (
+        made["model"] == "BcosBertForSequenceClassification"
+        and made["calibration"]["samples"] == 48
+        and len(made["fits"]) > 5
+    )
+    assert list(made["metrics"]) == ["standard_accuracy", "accuracy", "agreement"] and {
+        value["n"] for value in made["metrics"].values()
+    } == {12}
     assert made["calibration"] | {"source": "texts.csv", "split": "train", "seed": 0} == made["calibration"]
     record = recorded_conversion(out)
     assert record["fits"] == made["fits"] and record["calibration"] == made["calibration"] and record["dropped"]
@@ -74,13 +85,32 @@ def test_a_classifier_and_a_file_alone(folder, tmp_path):
         logits, wanted, before = (part(**inputs).logits.log_softmax(-1) for part in (model, standard, unfitted))
     assert (logits - wanted).norm() < 0.5 * (before - wanted).norm()
     again = printed(folder / "bert", tmp_path / "again", "--calibrate", folder / "texts.csv")
-    assert again["metrics"] == made["metrics"] and (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert (
+        again["metrics"] == made["metrics"]
+        and (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    )
 
 
 def test_what_is_said(folder, tmp_path):
-    said = run("convert", folder / "bert", tmp_path / "out", "--calibrate", folder / "texts.csv", "--calibration-samples", 20, "--seed", 1).stdout
+    said = run(
+        "convert",
+        folder / "bert",
+        tmp_path / "out",
+        "--calibrate",
+        folder / "texts.csv",
+        "--calibration-samples",
+        20,
+        "--seed",
+        1,
+    ).stdout
     assert "Refitted on 20 rows without labels; measured on 40 others, fewer than 500" in said
-    for text in ("R^2 on held-out rows, mean,", "standard accuracy: ", "\naccuracy: ", "\nagreement: ", f"Saved to {tmp_path / 'out'}"):
+    for text in (
+        "R^2 on held-out rows, mean,",
+        "standard accuracy: ",
+        "\naccuracy: ",
+        "\nagreement: ",
+        f"Saved to {tmp_path / 'out'}",
+    ):
         assert text in said
     assert "refitted layer" not in said and len(said.splitlines()) < 10
     whole = run("convert", folder / "bert", tmp_path / "whole", "--calibrate", folder / "texts.csv", "--verbose").stdout
@@ -88,7 +118,16 @@ def test_what_is_said(folder, tmp_path):
 
 
 def test_pairs_of_texts_and_a_budget(folder, tmp_path):
-    given = (folder / "bert", tmp_path / "out", "--calibrate", folder / "texts.csv", "--input-column", "text", "--second-text-column", "other")
+    given = (
+        folder / "bert",
+        tmp_path / "out",
+        "--calibrate",
+        folder / "texts.csv",
+        "--input-column",
+        "text",
+        "--second-text-column",
+        "other",
+    )
     made = printed(*given, "--r2-budget", 0.05)
     b = transformers.AutoConfig.from_pretrained(tmp_path / "out").b
     assert made["metrics"]["agreement"]["n"] == 12 and len(b) == 3 and min(b) >= 1
@@ -112,13 +151,18 @@ def test_language_models_and_encoders(folder, tmp_path, name, metrics):
 def test_images(folder, tmp_path, name, encoding):
     (folder / "images" / "cat" / "broken.png").write_bytes(b"%PDF-1.4")
     made = printed(folder / name, tmp_path / "out", "--calibrate", folder / "images")
-    assert list(made["metrics"]) == ["standard_accuracy", "accuracy", "agreement"] and "1 could not be read" in made["notes"][0]
+    assert (
+        list(made["metrics"]) == ["standard_accuracy", "accuracy", "agreement"]
+        and "1 could not be read" in made["notes"][0]
+    )
     assert transformers.AutoConfig.from_pretrained(tmp_path / "out").input_encoding == encoding
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out", backend="pil")
     assert processor.do_normalize == (encoding == "normalized") and processor.do_rescale
     stem = made["fits"][0]
     assert stem["r2"] > stem["r2_before"] and (encoding == "normalized" or stem["constant"] > 0.999)
-    other = printed(folder / name, tmp_path / "other", "--calibrate", folder / "images", "--input-encoding", "normalized")
+    other = printed(
+        folder / name, tmp_path / "other", "--calibrate", folder / "images", "--input-encoding", "normalized"
+    )
     assert AutoImageProcessor.from_pretrained(tmp_path / "other", backend="pil").do_normalize and other["metrics"]
 
 
@@ -153,14 +197,24 @@ def test_a_folder_with_content_is_refused_before_any_work(folder, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     before = sorted(path.name for path in (folder / "bert").iterdir())
     assert "expected a new or empty folder" in run("convert", "org/absent", tmp_path, status=1).stderr
-    assert "expected another folder than that of the source" in run("convert", folder / "bert", folder / "bert", status=1).stderr
-    assert before == sorted(path.name for path in (folder / "bert").iterdir()) and [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert (
+        "expected another folder than that of the source"
+        in run("convert", folder / "bert", folder / "bert", status=1).stderr
+    )
+    assert before == sorted(path.name for path in (folder / "bert").iterdir()) and [
+        path.name for path in tmp_path.iterdir()
+    ] == ["mine.txt"]
 
 
 def test_labels_of_another_task_are_passed_over(folder, tmp_path):
-    (folder / "others.csv").write_text("text,label\n" + "\n".join(f"{' '.join(WORDS[i % 5 :])} {WORDS[i % 7]},genre{i}" for i in range(20)))
+    (folder / "others.csv").write_text(
+        "text,label\n" + "\n".join(f"{' '.join(WORDS[i % 5 :])} {WORDS[i % 7]},genre{i}" for i in range(20))
+    )
     made = printed(folder / "bert", tmp_path / "out", "--calibrate", folder / "others.csv")
-    assert list(made["metrics"]) == ["agreement"] and "No accuracy: the labels in 'label' are not the model's" in made["notes"][-1]
+    assert (
+        list(made["metrics"]) == ["agreement"]
+        and "No accuracy: the labels in 'label' are not the model's" in made["notes"][-1]
+    )
 
 
 def test_a_push_keeps_the_record_and_its_card_says_what_was_done(folder, tmp_path):
@@ -170,7 +224,10 @@ def test_a_push_keeps_the_record_and_its_card_says_what_was_done(folder, tmp_pat
     write_model_folder(tmp_path / "pushed", model, "org/bcos", license="mit", **recorded_evaluation(out))
     assert recorded_conversion(tmp_path / "pushed") == recorded_conversion(out)
     card = (tmp_path / "pushed" / "README.md").read_text()
-    assert "Converted from a standard model by a least-squares refit of its layers on 48 unlabeled inputs, without training." in card
+    assert (
+        "Converted from a standard model by a least-squares refit of its layers on 48 unlabeled inputs, without training."
+        in card
+    )
     assert "| agreement | " in card and "He et al." in card
     with torch.no_grad():
         model.classifier.weight.mul_(1.01)
@@ -180,4 +237,6 @@ def test_a_push_keeps_the_record_and_its_card_says_what_was_done(folder, tmp_pat
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain")
     card = model_card(plain, "org/bcos", license="mit")
     assert "Converted from a standard model, without training: it needs fine-tuning" in card and "He et al." not in card
-    assert "Converted from a standard model, then fine-tuned." in model_card(plain, "org/bcos", license="mit", training={"steps": 3})
+    assert "Converted from a standard model, then fine-tuned." in model_card(
+        plain, "org/bcos", license="mit", training={"steps": 3}
+    )

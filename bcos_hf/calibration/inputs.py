@@ -56,7 +56,9 @@ def calibration_batches(
         batches = [_tensors(item) for item in items]
     else:
         got = f"{type(first).__name__}, {first!r:.60}"
-        raise ValueError(f"calibration: expected {WAYS}; got {got}. Labels are not needed; of a data set give the column of its inputs.")
+        raise ValueError(
+            f"calibration: expected {WAYS}; got {got}. Labels are not needed; of a data set give the column of its inputs."
+        )
     for batch in batches:
         _check(batch, model, images, zero_shot)
     return batches, _pixels(own, given=processor is not None)
@@ -71,7 +73,9 @@ def _of_one_kind(items: Iterator) -> Iterator:
         kind = kind or found
         if found is not kind:
             got = "without a value" if item is None else f"of {type(item).__name__}"
-            raise ValueError(f"calibration: expected inputs of one kind, {kind.__name__}; number {number} is {got}. Leave it out.")
+            raise ValueError(
+                f"calibration: expected inputs of one kind, {kind.__name__}; number {number} is {got}. Leave it out."
+            )
         yield item
 
 
@@ -87,22 +91,32 @@ def _own_processor(model: PreTrainedModel, processor, source, images: bool):
     if source is None:
         return None
     try:
-        return image_processor(source, getattr(model.config, "vision_config", model.config)) if images else AutoTokenizer.from_pretrained(source)
+        return (
+            image_processor(source, getattr(model.config, "vision_config", model.config))
+            if images
+            else AutoTokenizer.from_pretrained(source)
+        )
     except (OSError, ValueError, KeyError):
         return None
 
 
 def _text_batches(model: PreTrainedModel, texts: list[str], tokenizer) -> list[dict[str, Tensor]]:
     if tokenizer is None:
-        raise ValueError("processor: expected the model's tokenizer, to read texts with, got none and found none beside the model.")
+        raise ValueError(
+            "processor: expected the model's tokenizer, to read texts with, got none and found none beside the model."
+        )
     if not callable(tokenizer) or not hasattr(tokenizer, "pad"):
         raise ValueError(f"processor: expected a tokenizer, to read texts with, got a {type(tokenizer).__name__}.")
     different = sorted(set(texts))
     if len(different) <= min(FEW_NAMES, len(texts) // 10):
-        raise ValueError(f"calibration: expected texts, got {len(texts)} of which only {len(different)} differ, {different[:3]}. Are they labels?")
+        raise ValueError(
+            f"calibration: expected texts, got {len(texts)} of which only {len(different)} differ, {different[:3]}. Are they labels?"
+        )
     longest = min(LONGEST, tokenizer.model_max_length, positions_of(model.base_model))
     encoded = [tokenizer(text, truncation=True, max_length=longest) for text in texts]
-    encoded = sorted((row for row in encoded if len(row["input_ids"])), key=lambda row: len(row["input_ids"]))  # little padding
+    encoded = sorted(
+        (row for row in encoded if len(row["input_ids"])), key=lambda row: len(row["input_ids"])
+    )  # little padding
     if not encoded:
         raise ValueError("calibration: expected texts, got only empty ones.")
     if tokenizer.pad_token_id is None:
@@ -115,9 +129,13 @@ def _text_batches(model: PreTrainedModel, texts: list[str], tokenizer) -> list[d
 
 def _image_batches(images: Iterator[Image.Image], processor, model: PreTrainedModel) -> list[dict[str, Tensor]]:
     if processor is None:
-        raise ValueError("processor: expected the model's image processor, to read images with, got none and found none beside the model.")
+        raise ValueError(
+            "processor: expected the model's image processor, to read images with, got none and found none beside the model."
+        )
     if not hasattr(processor, "do_normalize"):
-        raise ValueError(f"processor: expected an image processor, to read images with, got a {type(processor).__name__}.")
+        raise ValueError(
+            f"processor: expected an image processor, to read images with, got a {type(processor).__name__}."
+        )
     if getattr(model.config, "input_encoding", "none") == "add_inverse":
         unnormalized = {"do_normalize": False, "do_rescale": True, "rescale_factor": 1 / 255}
         processor = type(processor).from_dict({**processor.to_dict(), **unnormalized})
@@ -126,7 +144,9 @@ def _image_batches(images: Iterator[Image.Image], processor, model: PreTrainedMo
         made = [processor(rgb(image), return_tensors="pt")["pixel_values"] for image in some]
         sizes = sorted({tuple(pixels.shape[-2:]) for pixels in made})
         if len(sizes) > 1:
-            raise ValueError(f"calibration: expected an image processor that makes images of one size, got {sizes[:3]}. Set do_center_crop, or size.")
+            raise ValueError(
+                f"calibration: expected an image processor that makes images of one size, got {sizes[:3]}. Set do_center_crop, or size."
+            )
         batches.append({"pixel_values": torch.cat(made)})
     return batches
 
@@ -148,7 +168,9 @@ def _tensors(batch: Mapping) -> dict[str, Tensor]:
     kept = {name: value for name, value in batch.items() if isinstance(value, Tensor) and "label" not in name}
     if not kept:
         got = {name: type(value).__name__ for name, value in batch.items()}
-        raise ValueError(f"calibration: expected batches of tensors, got {got}. Of a data set give the column of its inputs.")
+        raise ValueError(
+            f"calibration: expected batches of tensors, got {got}. Of a data set give the column of its inputs."
+        )
     return kept
 
 
@@ -170,17 +192,23 @@ def _check(batch: dict[str, Tensor], model: PreTrainedModel, images: bool, zero_
 
 def _check_ids(ids: Tensor, model: PreTrainedModel) -> None:
     if ids.dim() != 2 or ids.is_floating_point():
-        raise ValueError(f"calibration: expected input_ids [N, L] of whole numbers, got {list(ids.shape)} of {ids.dtype}.")
+        raise ValueError(
+            f"calibration: expected input_ids [N, L] of whole numbers, got {list(ids.shape)} of {ids.dtype}."
+        )
     words = getattr(getattr(model.config, "text_config", model.config), "vocab_size", None)
     if words is not None and (ids.min() < 0 or ids.max() >= words):
-        raise ValueError(f"calibration: expected token ids from 0 to {words - 1}, got {ids.min().item()} to {ids.max().item()}.")
+        raise ValueError(
+            f"calibration: expected token ids from 0 to {words - 1}, got {ids.min().item()} to {ids.max().item()}."
+        )
 
 
 def _check_pixels(pixels: Tensor, model: PreTrainedModel) -> None:
     channels = getattr(getattr(model.config, "vision_config", model.config), "num_channels", 3)
     if pixels.dim() != 4 or not pixels.is_floating_point() or pixels.shape[1] != channels:
         shape = f"[N, {channels}, H, W] of floats"
-        raise ValueError(f"calibration: expected pixel_values {shape}, got {list(pixels.shape)} of {pixels.dtype}. Convert images with the image processor.")
+        raise ValueError(
+            f"calibration: expected pixel_values {shape}, got {list(pixels.shape)} of {pixels.dtype}. Convert images with the image processor."
+        )
     low, high = (value.item() for value in pixels.aminmax())
     if getattr(model.config, "input_encoding", "none") == "add_inverse" and not 0 <= low <= high <= 1:
         raise ValueError(
@@ -200,7 +228,9 @@ def _pixels(processor, given: bool) -> tuple[Tensor, Tensor] | None:
 
 def normalization(processor, normalizes: bool) -> tuple[Tensor, Tensor]:
     """Mean and deviation, [C] each, by which an image processor makes z = (x - mean) / std of an image x in [0, 1]."""
-    mean, std = (torch.tensor(value, dtype=torch.float64).expand(3) for value in (processor.image_mean, processor.image_std))
+    mean, std = (
+        torch.tensor(value, dtype=torch.float64).expand(3) for value in (processor.image_mean, processor.image_std)
+    )
     if not normalizes:
         mean, std = torch.zeros_like(mean), torch.ones_like(std)
     scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0

@@ -24,7 +24,9 @@ def draw(rows: Dataset, samples: int, held_out: int, seed: int) -> tuple[Dataset
     if samples < 1 or held_out < 1:
         raise ValueError(f"--calibration-samples: expected at least 1, got {samples}.")
     if len(rows) < 2:
-        raise ValueError(f"calibration: expected at least 2 rows, one to calibrate with and one that is held out; found {len(rows)}.")
+        raise ValueError(
+            f"calibration: expected at least 2 rows, one to calibrate with and one that is held out; found {len(rows)}."
+        )
     kept = max(1, min(held_out, max(len(rows) - samples, len(rows) // 5)))
     order = rows.shuffle(seed=seed)
     taken = min(samples, len(rows) - kept)
@@ -40,7 +42,9 @@ class RowReader:
         kept: columns to be handed on, such as that of labels.
     """
 
-    def __init__(self, model, tokenizer, processor, columns: TextColumns | ImageColumns, kept: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, model, tokenizer, processor, columns: TextColumns | ImageColumns, kept: tuple[str, ...] = ()
+    ) -> None:
         self.kept, self.texts, self.images = kept, None, None
         if isinstance(columns, ImageColumns):
             self.images = PictureRows(model, processor, columns, "calibration")
@@ -49,7 +53,12 @@ class RowReader:
             if tokenizer.pad_token_id is None:
                 tokenizer.pad_token = tokenizer.eos_token
             tokenizer.padding_side = "right"
-            self.texts = TextRows(model.text_model if self.images and hasattr(model, "text_model") else model, tokenizer, columns, "calibration")
+            self.texts = TextRows(
+                model.text_model if self.images and hasattr(model, "text_model") else model,
+                tokenizer,
+                columns,
+                "calibration",
+            )
             self.texts.limit = min(self.texts.limit, LONGEST)
         self.readers = [reader for reader in (self.images, self.texts) if reader is not None]
 

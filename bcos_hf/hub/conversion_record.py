@@ -39,7 +39,12 @@ def conversion_record(model) -> dict:
     if not any(report[name] for name in KNOWN_AT_CONVERSION) and Path(config._name_or_path or CONVERSION).is_dir():
         before = recorded_conversion(config._name_or_path)
         report |= {name: before[name] for name in KNOWN_AT_CONVERSION if name in before}
-    origin = {"base_model": config.base_model, "base_revision": config.base_revision, "b": config.b, "weight_norm": config.weight_norm}
+    origin = {
+        "base_model": config.base_model,
+        "base_revision": config.base_revision,
+        "b": config.b,
+        "weight_norm": config.weight_norm,
+    }
     return {**origin, "bcos_hf": __version__, "torch": torch.__version__.split("+")[0], **report}
 
 

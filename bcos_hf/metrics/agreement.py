@@ -97,7 +97,11 @@ def _hidden_tokens(standard, twin, hidden: Tensor, **_) -> dict[str, Tensor]:
 
 def _words(theirs: Tensor, ours: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     surprise = [F.cross_entropy(logits.float(), wanted, reduction="none") for logits in (theirs, ours)]
-    return {"standard_perplexity": surprise[0], "perplexity": surprise[1], "agreement": theirs.argmax(-1) == ours.argmax(-1)}
+    return {
+        "standard_perplexity": surprise[0],
+        "perplexity": surprise[1],
+        "agreement": theirs.argmax(-1) == ours.argmax(-1),
+    }
 
 
 def _embeddings(standard, twin, inputs: dict[str, Tensor], **_) -> dict[str, Tensor]:
@@ -119,10 +123,16 @@ def _embedding(output, inputs: dict[str, Tensor]) -> Tensor:
 
 def _tokens(inputs: dict[str, Tensor]) -> Tensor:
     """[N, L], which are no padding."""
-    return inputs["attention_mask"].bool() if "attention_mask" in inputs else torch.ones_like(inputs["input_ids"], dtype=torch.bool)
+    return (
+        inputs["attention_mask"].bool()
+        if "attention_mask" in inputs
+        else torch.ones_like(inputs["input_ids"], dtype=torch.bool)
+    )
 
 
-def masked_tokens(inputs: dict[str, Tensor], mask_token_id: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
+def masked_tokens(
+    inputs: dict[str, Tensor], mask_token_id: int, generator: torch.Generator
+) -> tuple[dict[str, Tensor], Tensor]:
     """The inputs with some tokens masked, and the masked tokens' ids [N, L], -1 elsewhere; first and last tokens, which are special, stay."""
     ids, kept = inputs["input_ids"], _tokens(inputs)
     inner = kept & kept.roll(-1, 1)
