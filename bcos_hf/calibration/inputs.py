@@ -105,7 +105,7 @@ def _text_batches(model: PreTrainedModel, texts: list[str], tokenizer) -> list[d
         raise ValueError(
             "processor: expected the model's tokenizer, to read texts with, got none and found none beside the model."
         )
-    if not callable(tokenizer) or not hasattr(tokenizer, "pad"):
+    if not hasattr(tokenizer, "model_max_length"):
         raise ValueError(f"processor: expected a tokenizer, to read texts with, got a {type(tokenizer).__name__}.")
     different = sorted(set(texts))
     if len(different) <= min(FEW_NAMES, len(texts) // 10):
