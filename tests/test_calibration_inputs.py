@@ -1,4 +1,4 @@
-"""What calibrates a conversion: every form of inputs gives the same batches; what does not fit is refused by name, and nothing is changed."""
+"""What calibrates a conversion: every form of inputs gives the same batches; what does not fit is refused by name."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,8 @@ def images(count=6):
 
 def equal(one, other):
     return len(one) == len(other) and all(
-        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in zip(one, other, strict=True)
+        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        for a, b in zip(one, other, strict=True)
     )
 
 
@@ -60,20 +61,30 @@ def test_texts_as_a_list_a_generator_or_a_column(bert, tokenizer):
 
 
 def test_images_as_a_list_a_generator_or_a_column(vit):
-    made, (mean, std) = calibration_batches(vit, images(), processor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]))
+    made, (mean, std) = calibration_batches(
+        vit, images(), processor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
+    )
     assert made[0]["pixel_values"].shape == (6, 3, 16, 16)
     assert mean.tolist() == pytest.approx([0.1, 0.2, 0.3]) and std.tolist() == pytest.approx([0.4, 0.5, 0.6])
-    again = calibration_batches(vit, iter(images()), processor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]))[0]
+    again = calibration_batches(vit, iter(images()), processor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]))[
+        0
+    ]
     assert equal(made, again)
     stored = [image.convert("RGB") for image in images()]
     rows = Dataset.from_dict({"image": stored})
-    assert equal(calibration_batches(vit, stored, processor())[0], calibration_batches(vit, rows["image"], processor())[0])
+    assert equal(
+        calibration_batches(vit, stored, processor())[0], calibration_batches(vit, rows["image"], processor())[0]
+    )
 
 
 def test_images_in_0_to_1_and_what_the_standard_model_gets(tmp_path):
-    """z = (x - mean) / std, whatever the processor rescales by; one that is saved beside the model and does not normalize has none."""
+    """z = (x - mean) / std, whatever the processor rescales by; one that does not normalize has no mean."""
     twin = bcosify(tiny("resnet"), weight_norm="none", input_encoding="add_inverse")
-    for settings in ({}, {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3}, {"do_normalize": False}):
+    for settings in (
+        {},
+        {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
+        {"do_normalize": False},
+    ):
         own = processor(**settings)
         own.save_pretrained(tmp_path)
         (batch,), (mean, std) = calibration_batches(twin, images(), source=tmp_path)
@@ -113,7 +124,12 @@ BAD = {
     "ids for images": ("vit", [IDS], ValueError, "expected pixel_values"),
     "a batch of pixels for texts": ("bert", [{"pixel_values": PIXELS}], ValueError, "expected input_ids in each batch"),
     "bytes": ("vit", [PIXELS.byte()], ValueError, "Convert images with the image processor"),
-    "bytes in a batch": ("vit", [{"pixel_values": PIXELS.byte()}], ValueError, "Convert images with the image processor"),
+    "bytes in a batch": (
+        "vit",
+        [{"pixel_values": PIXELS.byte()}],
+        ValueError,
+        "Convert images with the image processor",
+    ),
     "an array": ("vit", [np.zeros((16, 16, 3))], ValueError, "got ndarray"),
     "channels last": ("vit", [torch.zeros(2, 16, 16, 3)], ValueError, r"pixel_values \[N, 3, H, W\]"),
     "one channel": ("vit", [torch.zeros(2, 1, 16, 16)], ValueError, r"pixel_values \[N, 3, H, W\]"),
@@ -174,7 +190,7 @@ def test_a_learnable_b_starts_as_configured():
 
 def test_how_many_inputs_would_be_enough_is_said(caplog):
     batch = batch_of("bert")
-    with pytest.raises(ValueError, match="expected at least 5 inputs for .*, got 3"):
+    with pytest.raises(ValueError, match=r"expected at least 5 inputs for .*, got 3"):
         bcosify(tiny("bert"), calibration=[batch])
     twin = bcosify(tiny("bert"), calibration=[batch, batch])
     assert twin.conversion_report.calibration["samples"] == 6

@@ -1,4 +1,4 @@
-"""convert --calibrate: a classifier and a data set become a B-cos classifier that works, with what it keeps of the standard one."""
+"""convert --calibrate: a classifier and a data set become a B-cos classifier that works, measured on other rows."""
 
 import json
 
@@ -7,12 +7,16 @@ import pytest
 import torch
 import transformers
 from conftest import tiny
+from datasets import Dataset
 from PIL import Image
 from test_cli import run
+from test_image_text import standard_of
 from transformers import AutoImageProcessor, BertTokenizerFast, ViTImageProcessorPil
 
+from bcos_hf import bcosify
 from bcos_hf.hub import model_card, recorded_conversion, recorded_evaluation
 from bcos_hf.hub.push import write_model_folder
+from bcos_hf.training import BcosTrainer
 
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -22,7 +26,7 @@ CLASSES = ("bird", "cat", "dog")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Standard models with their tokenizer or image processor; texts in a csv file, with labels and second texts; images in folders by class."""
+    """Standard models with their processors; texts in a csv file, with labels and second texts; images by class."""
     folder, random = tmp_path_factory.mktemp("convert"), np.random.default_rng(0)
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
     tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
@@ -147,6 +151,24 @@ def test_language_models_and_encoders(folder, tmp_path, name, metrics):
         assert made["metrics"]["cosine"]["mean"] > 0.8
 
 
+def test_images_with_captions(folder, tmp_path):
+    source, random = tmp_path / "clip", np.random.default_rng(0)
+    standard_of("clip").float().save_pretrained(source)
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=12).save_pretrained(source)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(source)
+    pixels = random.integers(0, 255, (30, 20, 20, 3), dtype=np.uint8)
+    rows = {
+        "image": [Image.fromarray(image) for image in pixels],
+        "caption": [" ".join(random.choice(WORDS, 4)) for _ in pixels],
+    }
+    Dataset.from_dict(rows).to_parquet(tmp_path / "rows.parquet")
+    made = printed(source, tmp_path / "out", "--calibrate", tmp_path / "rows.parquet")
+    assert made["metrics"]["cosine"]["mean"] > 0.85 and made["metrics"]["cosine"]["n"] == 6
+    Dataset.from_dict({"image": rows["image"]}).to_parquet(tmp_path / "images.parquet")
+    said = run("convert", source, tmp_path / "none", "--calibrate", tmp_path / "images.parquet", status=1).stderr
+    assert "expected a column of captions beside the images" in said
+
+
 @pytest.mark.parametrize(("name", "encoding"), [("resnet", "add_inverse"), ("vit", "normalized")])
 def test_images(folder, tmp_path, name, encoding):
     (folder / "images" / "cat" / "broken.png").write_bytes(b"%PDF-1.4")
@@ -167,7 +189,7 @@ def test_images(folder, tmp_path, name, encoding):
 
 
 def test_the_standard_model_gets_normalized_images(folder, tmp_path):
-    """With B = 1 the first layer on [x, 1 - x] is that of the standard model on (x - mean) / std exactly, its bias and norm included."""
+    """With B = 1 the first layer on [x, 1 - x] is the standard one on (x - mean) / std exactly, bias and norm too."""
     made = printed(folder / "resnet", tmp_path / "out", "--calibrate", folder / "images", "--b", 1)
     assert made["fits"][0]["r2"] > 0.9999
 
@@ -225,8 +247,8 @@ def test_a_push_keeps_the_record_and_its_card_says_what_was_done(folder, tmp_pat
     assert recorded_conversion(tmp_path / "pushed") == recorded_conversion(out)
     card = (tmp_path / "pushed" / "README.md").read_text()
     assert (
-        "Converted from a standard model by a least-squares refit of its layers on 48 unlabeled inputs, without training."
-        in card
+        "Converted from a standard model by a least-squares refit of its layers on 48 unlabeled inputs, "
+        "without training." in card
     )
     assert "| agreement | " in card and "He et al." in card
     with torch.no_grad():
@@ -240,3 +262,27 @@ def test_a_push_keeps_the_record_and_its_card_says_what_was_done(folder, tmp_pat
     assert "Converted from a standard model, then fine-tuned." in model_card(
         plain, "org/bcos", license="mit", training={"steps": 3}
     )
+
+
+def test_what_is_trained_from_a_refit_says_both(folder, tmp_path):
+    printed(folder / "bert", tmp_path / "refit", "--calibrate", folder / "texts.csv")
+    rows = [{"input_ids": [2, 5 + i % 4, 3], "labels": i % 3} for i in range(6)]
+
+    def trained(model, place, steps):
+        arguments = transformers.TrainingArguments(
+            str(place), max_steps=steps, use_cpu=True, report_to="none", save_strategy="no", learning_rate=1e-2
+        )
+        trainer = BcosTrainer(model=model, args=arguments, train_dataset=rows)
+        trainer.train()
+        trainer.save_model()
+        return model
+
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "refit")
+    trained(model, tmp_path / "trained", 1)
+    record, before = recorded_conversion(tmp_path / "trained"), recorded_conversion(tmp_path / "refit")
+    assert record["fits"] == before["fits"] and record["calibration"] == before["calibration"]
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "trained")
+    assert "least-squares refit of its layers on 48 unlabeled inputs, then fine-tuned." in model_card(again, "org/bcos")
+    trained(bcosify(tiny("bert").float()), tmp_path / "plain", 1)
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain")
+    assert "Converted from a standard model, then fine-tuned." in model_card(again, "org/bcos")

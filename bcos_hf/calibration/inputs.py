@@ -1,4 +1,4 @@
-"""Calibration inputs as batches that a model takes: texts, images, tensors or batches, checked before anything is changed."""
+"""Calibration inputs as batches that a model takes: texts, images, tensors or batches, checked before all else."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,16 +22,18 @@ WAYS = "texts (with a tokenizer), images (with an image processor), tensors, or 
 def calibration_batches(
     model: PreTrainedModel, inputs: Iterable, processor=None, source: str | os.PathLike | None = None
 ) -> tuple[list[dict[str, Tensor]], tuple[Tensor, Tensor] | None]:
-    """Batches for `refit_`, and the mean and deviation that the standard model's images are normalized with, [C] each, where that can be known.
+    """Batches for `refit_`; and the mean and deviation, [C] each, that the standard model's images are normalized with.
+
+    The latter are None where no image processor says them.
 
     Args:
         model: the B-cos twin, which says what is taken.
-        inputs: texts; PIL images; float tensors [N, C, H, W] or token ids [N, L]; or batches, dicts of such tensors. Labels in batches are ignored. A generator
-            or a data set's column will do; images are read 32 at a time.
+        inputs: texts; PIL images; float tensors [N, C, H, W] or token ids [N, L]; or batches, dicts of such tensors.
+            Labels in batches are ignored. A generator or a data set's column will do; images are read 32 at a time.
         processor: tokenizer, image processor, or both in one; None: the one saved in `source`, a Hub id or folder.
 
     Raises:
-        ValueError: no input at all, inputs of another modality, labels in the place of inputs, or values that are not finite.
+        ValueError: no input at all, inputs of another modality, labels in their place, or values that are not finite.
         TypeError: something that is no iterable of inputs.
     """
     if isinstance(inputs, str | bytes | Mapping | Tensor) or not isinstance(inputs, Iterable):
@@ -57,7 +59,8 @@ def calibration_batches(
     else:
         got = f"{type(first).__name__}, {first!r:.60}"
         raise ValueError(
-            f"calibration: expected {WAYS}; got {got}. Labels are not needed; of a data set give the column of its inputs."
+            f"calibration: expected {WAYS}; got {got}. Labels are not needed; "
+            "of a data set give the column of its inputs."
         )
     for batch in batches:
         _check(batch, model, images, zero_shot)
@@ -85,7 +88,7 @@ def _require(right: bool, wanted: str, got: str) -> None:
 
 
 def _own_processor(model: PreTrainedModel, processor, source, images: bool):
-    """The part of `processor` that is for the model's modality; loaded from `source` where none is given; None where there is none."""
+    """The part of `processor` for the model's modality, or the one saved in `source`; None where there is none."""
     if processor is not None:
         return getattr(processor, "image_processor" if images else "tokenizer", processor)
     if source is None:
@@ -110,7 +113,8 @@ def _text_batches(model: PreTrainedModel, texts: list[str], tokenizer) -> list[d
     different = sorted(set(texts))
     if len(different) <= min(FEW_NAMES, len(texts) // 10):
         raise ValueError(
-            f"calibration: expected texts, got {len(texts)} of which only {len(different)} differ, {different[:3]}. Are they labels?"
+            f"calibration: expected texts, got {len(texts)} of which only {len(different)} differ, {different[:3]}. "
+            "Are they labels?"
         )
     longest = min(LONGEST, tokenizer.model_max_length, positions_of(model.base_model))
     encoded = [tokenizer(text, truncation=True, max_length=longest) for text in texts]
@@ -130,7 +134,8 @@ def _text_batches(model: PreTrainedModel, texts: list[str], tokenizer) -> list[d
 def _image_batches(images: Iterator[Image.Image], processor, model: PreTrainedModel) -> list[dict[str, Tensor]]:
     if processor is None:
         raise ValueError(
-            "processor: expected the model's image processor, to read images with, got none and found none beside the model."
+            "processor: expected the model's image processor, to read images with, got none and found none beside "
+            "the model."
         )
     if not hasattr(processor, "do_normalize"):
         raise ValueError(
@@ -145,7 +150,8 @@ def _image_batches(images: Iterator[Image.Image], processor, model: PreTrainedMo
         sizes = sorted({tuple(pixels.shape[-2:]) for pixels in made})
         if len(sizes) > 1:
             raise ValueError(
-                f"calibration: expected an image processor that makes images of one size, got {sizes[:3]}. Set do_center_crop, or size."
+                f"calibration: expected an image processor that makes images of one size, got {sizes[:3]}. "
+                "Set do_center_crop, or size."
             )
         batches.append({"pixel_values": torch.cat(made)})
     return batches
@@ -207,12 +213,14 @@ def _check_pixels(pixels: Tensor, model: PreTrainedModel) -> None:
     if pixels.dim() != 4 or not pixels.is_floating_point() or pixels.shape[1] != channels:
         shape = f"[N, {channels}, H, W] of floats"
         raise ValueError(
-            f"calibration: expected pixel_values {shape}, got {list(pixels.shape)} of {pixels.dtype}. Convert images with the image processor."
+            f"calibration: expected pixel_values {shape}, got {list(pixels.shape)} of {pixels.dtype}. "
+            "Convert images with the image processor."
         )
     low, high = (value.item() for value in pixels.aminmax())
     if getattr(model.config, "input_encoding", "none") == "add_inverse" and not 0 <= low <= high <= 1:
         raise ValueError(
-            f"calibration: input_encoding='add_inverse' expects pixel_values from 0 to 1, got {low:.3g} to {high:.3g}. Set do_normalize=False."
+            f"calibration: input_encoding='add_inverse' expects pixel_values from 0 to 1, got {low:.3g} to {high:.3g}. "
+            "Set do_normalize=False."
         )
 
 

@@ -1,4 +1,4 @@
-"""Rows of a data set that calibrate a conversion, and others that measure it: drawn with a seed, read through the model's own processor."""
+"""Rows of a data set that calibrate a conversion, and others that measure it, read by the model's own processor."""
 
 from collections.abc import Iterator
 
@@ -37,8 +37,8 @@ class RowReader:
     """Rows as batches that a model takes, beside what `kept` columns hold of each row.
 
     Args:
-        model: standard or B-cos. tokenizer, processor: the ones it needs of the two. columns: of texts or images; of a model that compares images with texts
-            those of images, with their captions.
+        model: standard or B-cos. tokenizer, processor: the ones it needs of the two.
+        columns: of texts or images; of a model that compares images with texts those of images, with their captions.
         kept: columns to be handed on, such as that of labels.
     """
 

@@ -118,7 +118,7 @@ def _columns(rows: Dataset, dataset: str, standard: PreTrainedModel, given: Colu
 
 
 def _image_processors(source: str, standard: PreTrainedModel, encoding: str | None) -> tuple:
-    """The processor of the twin's images, and what makes the standard model's images of them, None where they are the same."""
+    """The processor of the twin's images, and what makes the standard model's of them, None where they are the same."""
     config = getattr(standard.config, "vision_config", standard.config)
     processor = image_processor(source, config, encoding or "normalized")
     if encoding != "add_inverse":

@@ -7,4 +7,15 @@ from .explanations import push_explanations
 from .push import push, recorded_evaluation, save_evaluation, write_model_folder
 
 
-__all__ = ["model_card", "push", "push_explanations", "recorded_conversion", "recorded_evaluation", "results_table", "save_conversion", "save_evaluation", "write_demo_card", "write_model_folder"]
+__all__ = [
+    "model_card",
+    "push",
+    "push_explanations",
+    "recorded_conversion",
+    "recorded_evaluation",
+    "results_table",
+    "save_conversion",
+    "save_evaluation",
+    "write_demo_card",
+    "write_model_folder",
+]

@@ -66,10 +66,12 @@ def licence_of(base_model: str | None) -> str:
 
 
 def results_block(metrics: dict) -> str:
-    """A Markdown table of `metrics`: name -> number, or {"mean", "low", "high"} with a 95 % interval."""
+    """A Markdown table of `metrics`: name -> number, {"mean"}, or {"mean", "low", "high"} with a 95 % interval."""
     rows = ["## Results", "", "| measure | value |", "|---|---|"]
     for name, value in metrics.items():
-        shown = f"{value['mean']:.4g} ({value['low']:.4g} to {value['high']:.4g})" if isinstance(value, dict) else f"{value:.4g}"
+        found = value if isinstance(value, dict) else {"mean": value}
+        interval = f" ({found['low']:.4g} to {found['high']:.4g})" if "low" in found else ""
+        shown = f"{found['mean']:.4g}{interval}"
         rows.append(f"| {name.replace('_', ' ')} | {shown} |")
     return "\n".join(rows)
 
@@ -90,7 +92,8 @@ def card_blocks(model, title: str, usage: Usage | None = None, metrics: dict | N
     if training:
         blocks["training"] = "\n".join(["## Training", "", *(f"- {name.replace('_', ' ')}: {value}" for name, value in training.items())])
     kept = "It keeps biases: what they contribute is in the constant, which explains nothing of the input." if config.use_bias else ""
-    return {**blocks, "limits": LIMITS.format(constant=kept), "citation": CITATION.format(version=__version__) + (REFIT_CITATION if "least-squares refit" in origin else "")}
+    citation = CITATION.format(version=__version__) + (REFIT_CITATION if "least-squares refit" in origin else "")
+    return {**blocks, "limits": LIMITS.format(constant=kept), "citation": citation}
 
 
 def card_metadata(model, repo_id: str, metrics: dict | None = None, datasets: list[str] | None = None, license: str | None = None) -> dict:

@@ -1,7 +1,7 @@
 """bcos_conversion.json: where a B-cos model comes from, what became of each layer, and how it was refitted.
 
-A model that is loaded knows its layers, but not what its conversion dropped or fitted; the file beside it does. The fingerprint of the converted weights tells
-whether they were trained since.
+A model that is loaded knows its layers, but not what its conversion dropped or fitted; the file beside it does. The
+fingerprint of the converted weights tells whether they were trained since.
 """
 
 import json
@@ -20,7 +20,11 @@ KNOWN_AT_CONVERSION = ("dropped", "new", "fits", "calibration", "weights")
 
 
 def recorded_conversion(folder: str | Path) -> dict:
-    """What `save_conversion` left in a model's folder; {} where there is nothing. Raises a ValueError for another file of that name."""
+    """What `save_conversion` left in a model's folder; {} where there is nothing.
+
+    Raises:
+        ValueError: another file of that name.
+    """
     file = Path(folder, CONVERSION)
     if not file.is_file():
         return {}
@@ -34,7 +38,7 @@ def recorded_conversion(folder: str | Path) -> dict:
 
 
 def conversion_record(model) -> dict:
-    """What became of each layer, with B, origin and versions; of a model that was loaded from a folder with a record, that one's facts stay."""
+    """What became of each layer, with B, origin and versions; where its folder has a record, those facts stay."""
     config, report = model.config, model.conversion_report.to_dict()
     if not any(report[name] for name in KNOWN_AT_CONVERSION) and Path(config._name_or_path or CONVERSION).is_dir():
         before = recorded_conversion(config._name_or_path)

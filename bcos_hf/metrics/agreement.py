@@ -1,10 +1,11 @@
 """What a conversion keeps: a B-cos model and the standard model it was made from, on the same inputs.
 
-Classifiers: how often both choose the same class, and how often each is right. Language models: the perplexity of both, and how often the first choices for a
-token agree. Encoders: the cosine of both embeddings, of images the pooled one, of texts the mean over tokens.
+Classifiers: how often both choose the same class, and how often each is right. Language models: the perplexity of both,
+and how often the first choices for a token agree. Encoders: the cosine of both embeddings, of images the pooled one, of
+texts the mean over tokens.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import exp
 
 import torch
@@ -17,6 +18,8 @@ from .bootstrap import bootstrap_interval
 
 
 MASKED = 0.15  # of the tokens, for a masked language model
+OF_TOKENS = ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForTokenClassification")
+ROWS_OF_TOKENS = 4
 
 
 def conversion_kept(
@@ -27,12 +30,13 @@ def conversion_kept(
     mask_token_id: int | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Metrics of both models, name -> {"mean", "low", "high", "n"} with 95 % intervals; of perplexities {"mean", "n"}, n in tokens.
+    """Metrics of both models, name -> {"mean", "low", "high", "n"} with 95 % intervals; of tokens {"mean", "n"}.
 
     Args:
         standard, twin: in evaluation mode, on one device.
-        batches: what the twin takes, and the numbers of the classes [N], -1 where there is none; None: there are none at all.
-        standard_pixels: the twin's pixel_values -> the standard model's; None: they take the same. mask_token_id: of a masked language model.
+        batches: what the twin takes, and the numbers of the classes [N], -1 where there is none; None: none at all.
+        standard_pixels: the twin's pixel_values -> the standard model's; None: they take the same.
+        mask_token_id: of a masked language model's tokenizer.
         seed: of the masked tokens and the intervals.
 
     Raises:
@@ -43,7 +47,7 @@ def conversion_kept(
     if kind == "AutoModelForMaskedLM" and mask_token_id is None:
         raise ValueError("mask_token_id: expected that of the tokenizer, by which tokens are masked; got None.")
     values: dict[str, list[Tensor]] = {}
-    for inputs, labels in batches:
+    for inputs, labels in _in_parts(batches, ROWS_OF_TOKENS if kind in OF_TOKENS else None):
         inputs = {name: value.to(twin.device) for name, value in inputs.items()}
         hidden = None
         if kind == "AutoModelForMaskedLM":
@@ -59,12 +63,22 @@ def conversion_kept(
     if not values:
         raise ValueError("expected at least one batch to compare the models on, got none.")
     found = {name: torch.cat(parts) for name, parts in values.items()}
-    return {name: _summary(name, value, seed) for name, value in found.items() if len(value)}
+    return {name: _summary(name, value, kind in OF_TOKENS, seed) for name, value in found.items() if len(value)}
 
 
-def _summary(name: str, values: Tensor, seed: int) -> dict[str, float]:
-    if name.endswith("perplexity"):
-        return {"mean": exp(min(values.mean().item(), 700.0)), "n": len(values)}
+def _in_parts(batches: Iterable, rows: int | None) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+    """The batches, at most `rows` rows at a time, as the logits of all words take much memory."""
+    for inputs, labels in batches:
+        count = len(next(iter(inputs.values())))
+        for start in range(0, count, rows or count):
+            part = slice(start, start + (rows or count))
+            yield {name: value[part] for name, value in inputs.items()}, None if labels is None else labels[part]
+
+
+def _summary(name: str, values: Tensor, by_tokens: bool, seed: int) -> dict[str, float]:
+    if by_tokens:  # which depend on each other, so that there is no interval
+        mean = values.mean().item()
+        return {"mean": exp(min(mean, 700.0)) if name.endswith("perplexity") else mean, "n": len(values)}
     return {**bootstrap_interval(values, seed=seed), "n": len(values)}
 
 
@@ -133,7 +147,10 @@ def _tokens(inputs: dict[str, Tensor]) -> Tensor:
 def masked_tokens(
     inputs: dict[str, Tensor], mask_token_id: int, generator: torch.Generator
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The inputs with some tokens masked, and the masked tokens' ids [N, L], -1 elsewhere; first and last tokens, which are special, stay."""
+    """The inputs with some tokens masked, and the masked tokens' ids [N, L], -1 elsewhere.
+
+    First and last tokens, which are special, stay.
+    """
     ids, kept = inputs["input_ids"], _tokens(inputs)
     inner = kept & kept.roll(-1, 1)
     inner[:, 0], inner[:, -1] = False, False
