@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from transformers import PreTrainedModel
 
 from bcos_hf import models
+from bcos_hf.data.fingerprints import weights_fingerprint
 
 from .choosing import choose_b
 from .inputs import calibration_batches
@@ -53,7 +54,9 @@ def bcosify(
     if calibration is None:
         if r2_budget is not None or refit is not None:
             raise ValueError("r2_budget, refit: expected calibration inputs beside them, got none.")
-        return models.bcosify(source, auto_class, **fields)
+        twin = models.bcosify(source, auto_class, **fields)
+        twin.conversion_report.weights = weights_fingerprint(twin)
+        return twin
     fields = {"weight_norm": "none", **fields}
     standard, missing = models.standard_of(source, auto_class)
     twin = models.twin_of(standard, missing, **fields)

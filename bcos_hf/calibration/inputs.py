@@ -1,9 +1,8 @@
-"""Calibration inputs as batches that a model takes: texts, images, tensors or batches, checked before anything is
-changed."""
+"""Calibration inputs as batches that a model takes: texts, images, tensors or batches, checked before all else."""
 
 import os
-from collections.abc import Iterable, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 
 import torch
 from PIL import Image
@@ -16,56 +15,71 @@ from bcos_hf.models.bcos_text import positions_of
 
 TEXT_BATCH, IMAGE_BATCH = 32, 32
 LONGEST = 512  # tokens of a text
+FEW_NAMES = 10  # texts that are only so many different ones, each ten times or more, are taken for labels
 WAYS = "texts (with a tokenizer), images (with an image processor), tensors, or batches that the model takes"
 
 
 def calibration_batches(
     model: PreTrainedModel, inputs: Iterable, processor=None, source: str | os.PathLike | None = None
 ) -> tuple[list[dict[str, Tensor]], tuple[Tensor, Tensor] | None]:
-    """Batches for `refit_`, and the mean and deviation that the standard model's images are normalized with, [C] each,
-    where that can be known.
+    """Batches for `refit_`; and the mean and deviation, [C] each, that the standard model's images are normalized with.
+
+    The latter are None where no image processor says them.
 
     Args:
         model: the B-cos twin, which says what is taken.
         inputs: texts; PIL images; float tensors [N, C, H, W] or token ids [N, L]; or batches, dicts of such tensors.
-            Labels in batches are ignored.
+            Labels in batches are ignored. A generator or a data set's column will do; images are read 32 at a time.
         processor: tokenizer, image processor, or both in one; None: the one saved in `source`, a Hub id or folder.
 
     Raises:
-        ValueError: no input at all, inputs of another modality, labels in the place of inputs, or values that are not
-        finite.
+        ValueError: no input at all, inputs of another modality, labels in their place, or values that are not finite.
         TypeError: something that is no iterable of inputs.
     """
     if isinstance(inputs, str | bytes | Mapping | Tensor) or not isinstance(inputs, Iterable):
         raise TypeError(f"calibration: expected an iterable of {WAYS}, got a single {type(inputs).__name__}.")
-    inputs = list(inputs)
-    if not inputs:
+    iterator = iter(inputs)
+    head = list(islice(iterator, 1))
+    if not head:
         raise ValueError(f"calibration: expected {WAYS}; got none. Some hundreds are usual.")
-    first, images = inputs[0], model.main_input_name == "pixel_values" or getattr(model, "zero_shot", False)
-    if different := next(
-        (item for item in inputs if type(item) is not type(first) and not isinstance(item, Image.Image)), None
-    ):
-        raise ValueError(
-            f"calibration: expected inputs of one kind, got a {type(first).__name__} and a {type(different).__name__}."
-        )
+    first, items = head[0], _of_one_kind(chain(head, iterator))
+    zero_shot = getattr(model, "zero_shot", False)
+    images = zero_shot or model.main_input_name == "pixel_values"
     own = _own_processor(model, processor, source, images)
     if isinstance(first, str):
-        _require(not images, "images", "texts")
-        batches = _text_batches(model, inputs, own)
+        _require(not images, "images" if not zero_shot else "batches of images with texts", "texts")
+        batches = _text_batches(model, list(items), own)
     elif isinstance(first, Image.Image):
-        _require(images, "texts", "images")
-        batches = _image_batches(inputs, own, model)
+        _require(images and not zero_shot, "texts" if not images else "batches of images with texts", "images")
+        batches = _image_batches(items, own, model)
     elif isinstance(first, Tensor):
-        batches = [{_name_of(item, images): item} for item in inputs]
+        batches = [{_name_of(item, images): item} for item in items]
     elif isinstance(first, Mapping):
-        batches = [_tensors(item) for item in inputs]
+        batches = [_tensors(item) for item in items]
     else:
+        got = f"{type(first).__name__}, {first!r:.60}"
         raise ValueError(
-            f"calibration: expected {WAYS}; got {first!r:.80}. Labels are not needed; of a data set give the column of its inputs."
+            f"calibration: expected {WAYS}; got {got}. Labels are not needed; "
+            "of a data set give the column of its inputs."
         )
     for batch in batches:
-        _check(batch, model, images)
-    return batches, _pixels(own)
+        _check(batch, model, images, zero_shot)
+    return batches, _pixels(own, given=processor is not None)
+
+
+def _of_one_kind(items: Iterator) -> Iterator:
+    """`items`, as long as all are texts, or all images, ..."""
+    kinds = (str, Image.Image, Tensor, Mapping)
+    kind = None
+    for number, item in enumerate(items):
+        found = next((known for known in kinds if isinstance(item, known)), type(item))
+        kind = kind or found
+        if found is not kind:
+            got = "without a value" if item is None else f"of {type(item).__name__}"
+            raise ValueError(
+                f"calibration: expected inputs of one kind, {kind.__name__}; number {number} is {got}. Leave it out."
+            )
+        yield item
 
 
 def _require(right: bool, wanted: str, got: str) -> None:
@@ -74,20 +88,17 @@ def _require(right: bool, wanted: str, got: str) -> None:
 
 
 def _own_processor(model: PreTrainedModel, processor, source, images: bool):
-    """The part of `processor` that is for the model's modality; loaded from `source` where none is given; None where
-    there is none."""
+    """The part of `processor` for the model's modality, or the one saved in `source`; None where there is none."""
     if processor is not None:
         return getattr(processor, "image_processor" if images else "tokenizer", processor)
     if source is None:
         return None
     try:
-        if images:
-            return image_processor(
-                source,
-                getattr(model.config, "vision_config", model.config),
-                getattr(model.config, "input_encoding", "normalized"),
-            )
-        return AutoTokenizer.from_pretrained(source)
+        return (
+            image_processor(source, getattr(model.config, "vision_config", model.config))
+            if images
+            else AutoTokenizer.from_pretrained(source)
+        )
     except (OSError, ValueError, KeyError):
         return None
 
@@ -97,34 +108,52 @@ def _text_batches(model: PreTrainedModel, texts: list[str], tokenizer) -> list[d
         raise ValueError(
             "processor: expected the model's tokenizer, to read texts with, got none and found none beside the model."
         )
+    if not hasattr(tokenizer, "model_max_length"):
+        raise ValueError(f"processor: expected a tokenizer, to read texts with, got a {type(tokenizer).__name__}.")
+    different = sorted(set(texts))
+    if len(different) <= min(FEW_NAMES, len(texts) // 10):
+        raise ValueError(
+            f"calibration: expected texts, got {len(texts)} of which only {len(different)} differ, {different[:3]}. "
+            "Are they labels?"
+        )
     longest = min(LONGEST, tokenizer.model_max_length, positions_of(model.base_model))
-    pad = {"pad_token": tokenizer.eos_token} if tokenizer.pad_token_id is None else {}
     encoded = [tokenizer(text, truncation=True, max_length=longest) for text in texts]
     encoded = sorted(
         (row for row in encoded if len(row["input_ids"])), key=lambda row: len(row["input_ids"])
     )  # little padding
     if not encoded:
         raise ValueError("calibration: expected texts, got only empty ones.")
-    if pad:
-        tokenizer.pad_token = pad["pad_token"]
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return [
         dict(tokenizer.pad(encoded[i : i + TEXT_BATCH], padding_side="right", return_tensors="pt"))
         for i in range(0, len(encoded), TEXT_BATCH)
     ]
 
 
-def _image_batches(images: Iterable[Image.Image], processor, model: PreTrainedModel) -> list[dict[str, Tensor]]:
+def _image_batches(images: Iterator[Image.Image], processor, model: PreTrainedModel) -> list[dict[str, Tensor]]:
     if processor is None:
         raise ValueError(
-            "processor: expected the model's image processor, to read images with, got none and found none beside the model."
+            "processor: expected the model's image processor, to read images with, got none and found none beside "
+            "the model."
         )
-    if getattr(model.config, "input_encoding", "none") == "add_inverse" and processor.do_normalize:
-        processor = type(processor).from_dict(
-            {**processor.to_dict(), "do_normalize": False, "do_rescale": True, "rescale_factor": 1 / 255}
+    if not hasattr(processor, "do_normalize"):
+        raise ValueError(
+            f"processor: expected an image processor, to read images with, got a {type(processor).__name__}."
         )
-    iterator, batches = iter(images), []
-    while some := list(islice(iterator, IMAGE_BATCH)):
-        batches.append({"pixel_values": processor([rgb(image) for image in some], return_tensors="pt")["pixel_values"]})
+    if getattr(model.config, "input_encoding", "none") == "add_inverse":
+        unnormalized = {"do_normalize": False, "do_rescale": True, "rescale_factor": 1 / 255}
+        processor = type(processor).from_dict({**processor.to_dict(), **unnormalized})
+    batches = []
+    while some := list(islice(images, IMAGE_BATCH)):
+        made = [processor(rgb(image), return_tensors="pt")["pixel_values"] for image in some]
+        sizes = sorted({tuple(pixels.shape[-2:]) for pixels in made})
+        if len(sizes) > 1:
+            raise ValueError(
+                f"calibration: expected an image processor that makes images of one size, got {sizes[:3]}. "
+                "Set do_center_crop, or size."
+            )
+        batches.append({"pixel_values": torch.cat(made)})
     return batches
 
 
@@ -135,9 +164,9 @@ def _name_of(item: Tensor, images: bool) -> str:
     if item.dim() == 2 and not item.is_floating_point():
         _require(not images, "pixel_values [N, C, H, W]", f"a tensor {list(item.shape)} of {item.dtype}")
         return "input_ids"
-    raise ValueError(
-        f"calibration: expected tensors [N, C, H, W] of floats, or [N, L] of token ids; got {list(item.shape)} of {item.dtype}."
-    )
+    wanted = "tensors [N, C, H, W] of floats" if images else "tensors [N, L] of token ids"
+    hint = " Convert images with the image processor." if item.dtype == torch.uint8 else ""
+    raise ValueError(f"calibration: expected {wanted}; got {list(item.shape)} of {item.dtype}.{hint}")
 
 
 def _tensors(batch: Mapping) -> dict[str, Tensor]:
@@ -151,46 +180,66 @@ def _tensors(batch: Mapping) -> dict[str, Tensor]:
     return kept
 
 
-def _check(batch: dict[str, Tensor], model: PreTrainedModel, images: bool) -> None:
+def _check(batch: dict[str, Tensor], model: PreTrainedModel, images: bool, zero_shot: bool) -> None:
     needed = ("pixel_values",) if images else ("input_ids", "inputs_embeds")
-    if not any(name in batch for name in needed):
-        raise ValueError(f"calibration: expected {needed[0]} in each batch, got {sorted(batch)}.")
+    if not any(name in batch for name in needed) or (zero_shot and "input_ids" not in batch):
+        wanted = "pixel_values and input_ids" if zero_shot else needed[0]
+        raise ValueError(f"calibration: expected {wanted} in each batch, got {sorted(batch)}.")
     if any(0 in value.shape for value in batch.values()):
-        raise ValueError(
-            f"calibration: expected inputs in each batch, got { ({name: list(value.shape) for name, value in batch.items()}) }."
-        )
+        shapes = {name: list(value.shape) for name, value in batch.items()}
+        raise ValueError(f"calibration: expected inputs in each batch, got {shapes}.")
     if any(value.is_floating_point() and not value.isfinite().all() for value in batch.values()):
         raise ValueError("calibration: expected finite values, got some that are not. Look for NaN in the inputs.")
-    ids, words = batch.get("input_ids"), getattr(model.config, "vocab_size", None)
-    if ids is not None and words is not None and (ids.min() < 0 or ids.max() >= words):
+    if "input_ids" in batch:
+        _check_ids(batch["input_ids"], model)
+    if "pixel_values" in batch:
+        _check_pixels(batch["pixel_values"], model)
+
+
+def _check_ids(ids: Tensor, model: PreTrainedModel) -> None:
+    if ids.dim() != 2 or ids.is_floating_point():
+        raise ValueError(
+            f"calibration: expected input_ids [N, L] of whole numbers, got {list(ids.shape)} of {ids.dtype}."
+        )
+    words = getattr(getattr(model.config, "text_config", model.config), "vocab_size", None)
+    if words is not None and (ids.min() < 0 or ids.max() >= words):
         raise ValueError(
             f"calibration: expected token ids from 0 to {words - 1}, got {ids.min().item()} to {ids.max().item()}."
         )
-    pixels = batch.get("pixel_values")
-    if pixels is not None and (
-        pixels.dim() != 4 or not pixels.is_floating_point() or pixels.shape[1] != model.config.num_channels
-    ):
-        shape = f"[N, {model.config.num_channels}, H, W] of floats"
+
+
+def _check_pixels(pixels: Tensor, model: PreTrainedModel) -> None:
+    channels = getattr(getattr(model.config, "vision_config", model.config), "num_channels", 3)
+    if pixels.dim() != 4 or not pixels.is_floating_point() or pixels.shape[1] != channels:
+        shape = f"[N, {channels}, H, W] of floats"
         raise ValueError(
-            f"calibration: expected pixel_values {shape}, got {list(pixels.shape)} of {pixels.dtype}. Convert images with the image processor."
+            f"calibration: expected pixel_values {shape}, got {list(pixels.shape)} of {pixels.dtype}. "
+            "Convert images with the image processor."
         )
-    if (
-        pixels is not None
-        and getattr(model.config, "input_encoding", "none") == "add_inverse"
-        and not 0 <= pixels.min() <= pixels.max() <= 1
-    ):
-        low, high = pixels.min().item(), pixels.max().item()
+    low, high = (value.item() for value in pixels.aminmax())
+    if getattr(model.config, "input_encoding", "none") == "add_inverse" and not 0 <= low <= high <= 1:
         raise ValueError(
-            f"calibration: input_encoding='add_inverse' expects pixel_values from 0 to 1, got {low:.3g} to {high:.3g}. Set do_normalize=False."
+            f"calibration: input_encoding='add_inverse' expects pixel_values from 0 to 1, got {low:.3g} to {high:.3g}. "
+            "Set do_normalize=False."
         )
 
 
-def _pixels(processor) -> tuple[Tensor, Tensor] | None:
-    """Mean and deviation of an image processor, [C] each; None of a tokenizer."""
-    if (
-        processor is None
-        or getattr(processor, "image_mean", None) is None
-        or getattr(processor, "image_std", None) is None
-    ):
+def _pixels(processor, given: bool) -> tuple[Tensor, Tensor] | None:
+    """`normalization` of the standard model's processor; None where there is none that says it.
+
+    One that is given may have been set for images in [0, 1] already: its mean and deviation count all the same.
+    """
+    if getattr(processor, "image_mean", None) is None or getattr(processor, "image_std", None) is None:
         return None
-    return torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
+    return normalization(processor, normalizes=True if given else processor.do_normalize)
+
+
+def normalization(processor, normalizes: bool) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, [C] each, by which an image processor makes z = (x - mean) / std of an image x in [0, 1]."""
+    mean, std = (
+        torch.tensor(value, dtype=torch.float64).expand(3) for value in (processor.image_mean, processor.image_std)
+    )
+    if not normalizes:
+        mean, std = torch.zeros_like(mean), torch.ones_like(std)
+    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
+    return (mean / scale).float(), (std / scale).float()

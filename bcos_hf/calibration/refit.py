@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from bcos_hf.data.fingerprints import weights_fingerprint
+
 from .constants import ConstantRefit
 from .layers import LayerRefit
 from .lockstep import Lockstep
@@ -83,13 +85,14 @@ def refit_(
                 f"calibration: nothing came to {', '.join(sorted(run.waiting)[:3])}. Give what the whole model takes, texts beside images."
             )
     twin.conversion_report.fits = [fit.to_dict() for fit in run.fits]
-    warn_of_few_rows(run.fits)
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
+    warn_of_few_rows(run.fits, samples)
     twin.conversion_report.calibration = {
         "samples": samples,
         "rounds": 1,
         "seconds": round(time.perf_counter() - start, 1),
     }
+    twin.conversion_report.weights = weights_fingerprint(twin)
     return run.fits
 
 

@@ -1,5 +1,6 @@
 """What a refit says of each layer."""
 
+import math
 from dataclasses import asdict, dataclass
 
 from transformers.utils import logging
@@ -38,12 +39,13 @@ class LayerFit:
         return asdict(self)
 
 
-def warn_of_few_rows(fits: list[LayerFit]) -> None:
+def warn_of_few_rows(fits: list[LayerFit], samples: int) -> None:
     """Say which layer had fewer rows than it has inputs, and how many calibration inputs it takes to change that."""
     short = [(fit.columns / max(fit.rows, 1), fit) for fit in fits if fit.rows < fit.columns]
     if short:
         times, worst = max(short, key=lambda pair: pair[0])
         logger.warning(
-            f"calibration: {len(short)} of {len(fits)} layers had fewer rows than inputs, {worst.name} {worst.rows} for {worst.columns}; the ridge keeps them "
-            f"near the pretrained weights. {times:.1f} times as many calibration inputs would be enough."
+            f"calibration: {len(short)} of {len(fits)} layers had fewer rows than inputs, {worst.name} {worst.rows} for "
+            f"{worst.columns}; the ridge keeps them near the pretrained weights. About {math.ceil(times * samples)} "
+            f"calibration inputs, in the place of {samples}, would be enough."
         )

@@ -4,11 +4,11 @@ import sys
 
 from transformers.utils import logging
 
-from . import checkpoints, commands, datasets, demo
+from . import checkpoints, commands, convert, datasets, demo
 from .common import app
 
 
-__all__ = ["app", "checkpoints", "commands", "datasets", "demo", "main"]
+__all__ = ["app", "checkpoints", "commands", "convert", "datasets", "demo", "main"]
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import typer
 from bcos_hf.checkpoints import FORMATS
 from bcos_hf.models.bcos_saving import filled_at_once
 
-from .common import AS_JSON, app, processors, say, told
+from .common import AS_JSON, app, check_new, processors, say, told
 
 
 @app.command("import")
@@ -24,8 +24,7 @@ def import_(
     with told():
         if kind not in FORMATS:
             raise ValueError(f"import: expected one of {sorted(FORMATS)}, got {kind!r}.")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder}: expected a new or empty folder, got one with content. Nothing was changed.")
+        check_new(folder)
         read, processor_of = FORMATS[kind]
         given = {} if name is None else {"name": name}
         if not given.keys() <= signature(read).parameters.keys():

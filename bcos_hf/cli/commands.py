@@ -1,4 +1,4 @@
-"""Convert, train, explain, push: one model, and what goes in and comes out of it."""
+"""Train, explain, push: one model, and what goes in and comes out of it."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,6 @@ from PIL import Image
 from tqdm.auto import tqdm
 from transformers import TrainingArguments
 
-import bcos_hf
 from bcos_hf import training
 from bcos_hf.data import explain_dataset
 from bcos_hf.data.image_inputs import rgb
@@ -29,28 +28,6 @@ TASKS = {
 
 
 FORMATS = ("png", "html", "parquet")
-
-
-@app.command()
-def convert(
-    source: Annotated[str, typer.Argument(help="Hub id or folder of a transformers model.")],
-    folder: Annotated[Path, typer.Argument(help="Where the B-cos model is saved.")],
-    b: Annotated[float | None, typer.Option(help="Exponent B; left out: the family's.")] = None,
-    weight_norm: Annotated[str | None, typer.Option(help="'unit' or 'none'.")] = None,
-    use_bias: Annotated[bool, typer.Option(help="Keep the biases.")] = False,
-    as_json: AS_JSON = False,
-) -> None:
-    """Convert a pretrained model, to be fine-tuned: bcos-hf convert microsoft/resnet-50 bcos-resnet --b 2"""
-    with told():
-        fields = {name: value for name, value in (("b", b), ("weight_norm", weight_norm)) if value is not None}
-        model = bcos_hf.bcosify(source, use_bias=use_bias, **fields)
-        model.save_pretrained(folder)
-        for processor in processors(source):
-            processor.save_pretrained(folder)
-        report = model.conversion_report
-        counts = {name: len(getattr(report, name)) for name in ("converted", "kept", "dropped", "new")}
-        text = f"{report}\n\n{type(model).__name__}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f". Saved to {folder}."
-        say({"model": type(model).__name__, "folder": str(folder), **report.to_dict()}, as_json, text)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,6 +38,19 @@ def processors(source: str) -> list:
         except (OSError, ValueError, KeyError):
             continue
     return found
+
+
+def hub_id(dataset: str) -> str | None:
+    """Of a data set of the Hub, not of an embedded one, a folder or a file."""
+    return dataset if "/" in dataset and not Path(dataset).exists() else None
+
+
+def check_new(folder: Path, source: str | None = None) -> None:
+    """Raise a ValueError unless `folder` is new or empty, and another than that of the `source`."""
+    if source is not None and Path(source).is_dir() and folder.resolve() == Path(source).resolve():
+        raise ValueError(f"{folder}: expected another folder than that of the source. Nothing was changed.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: expected a new or empty folder, got one with content. Nothing was changed.")
 
 
 def load(model: str):

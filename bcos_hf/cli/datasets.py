@@ -14,7 +14,7 @@ from bcos_hf.hub.explanation_folder import written_whole
 from bcos_hf.hub.push import save_evaluation
 from bcos_hf.metrics import evaluate_classifier
 
-from .common import AS_JSON, app, load, processor_of, say, told
+from .common import AS_JSON, app, hub_id, load, processor_of, say, told
 
 
 MODEL = Annotated[str, typer.Argument(help="Hub id or folder of a B-cos classifier.")]
@@ -27,11 +27,6 @@ STREAMING = Annotated[bool, typer.Option(help="Store nothing of the data set loc
 INPUT = Annotated[str | None, typer.Option(help="Column of pictures or texts; left out: found by name or type.")]
 SECOND = Annotated[str | None, typer.Option(help="Column of second texts.")]
 LABEL = Annotated[str | None, typer.Option(help="Column of labels; left out: found by name or type.")]
-
-
-def _hub_id(dataset: str) -> str | None:
-    """Of a data set of the Hub, not of an embedded one, a folder or a file."""
-    return dataset if "/" in dataset and not Path(dataset).exists() else None
 
 
 def _loaded(model: str, dataset: str, split: str, limit: int | None, seed: int, streaming: bool, input_column, second, label) -> tuple:
@@ -68,7 +63,7 @@ def explain_dataset(
         loaded, processor, rows, columns = _loaded(model, dataset, split, limit, seed, streaming, input_column, second_text_column, label_column)
         made = explain_rows(
             loaded, processor, rows, output, batch_size=batch_size, target=int(target) if target is not None and target.isdigit() else target,
-            rows_per_file=rows_per_file, split=split, columns=columns, dtype=dtype, source=_hub_id(dataset),
+            rows_per_file=rows_per_file, split=split, columns=columns, dtype=dtype, source=hub_id(dataset),
         )  # fmt: skip
         if push_to is not None:
             from bcos_hf.hub import push_explanations  # here, as the rest needs no network
@@ -109,6 +104,6 @@ def evaluate(
             with written_whole(output) as path:
                 path.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
         if save:
-            save_evaluation(model, made["metrics"], [_hub_id(dataset)] if _hub_id(dataset) else None)
+            save_evaluation(model, made["metrics"], [hub_id(dataset)] if hub_id(dataset) else None)
         lines = [f"{name}: {value['mean']:.4g} ({value['low']:.4g} to {value['high']:.4g}, n = {value['n']})" for name, value in made["metrics"].items()]
         say(made, as_json, "\n".join(lines))

@@ -22,6 +22,13 @@ def model_fingerprint(model) -> str:
     return digest.hexdigest()[:24]
 
 
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """Of the weights alone, after their dtype, as in "float32:..."."""
+    digest = hashlib.sha256()
+    add_weights(digest, model)
+    return f"{str(model.dtype).removeprefix('torch.')}:{digest.hexdigest()[:24]}"
+
+
 def processor_fingerprint(processor) -> str:
     """Of what a tokenizer or an image processor does."""
     if hasattr(processor, "backend_tokenizer"):

@@ -11,6 +11,7 @@ from transformers.utils import logging
 from bcos_hf import __version__
 
 from .card_text import merged_card
+from .conversion_record import conversion_record, trained_since
 from .usage import Usage, task_of
 
 
@@ -28,6 +29,29 @@ CITATION = """## Citation
 
 Method: Boehle et al., *B-cos Networks* (CVPR 2022) and *B-cos Alignment* (TPAMI 2024); Arya et al., *B-cosification* (NeurIPS 2024); Wang et al., *B-cos LM*
 (TMLR 2025). Made with bcos_hf {version}."""
+REFIT_CITATION = """ Parts of the refit: layers reconstructed by least squares, He et al.,
+*Channel Pruning* (ICCV 2017); absorbed biases, Nagel et al., *Data-Free Quantization* (ICCV 2019)."""
+UNTRAINED = "without training: it needs fine-tuning, or a refit (`bcos-hf convert --calibrate`), before it is of use"
+
+
+def origin_sentence(model, trained: bool | None) -> str:
+    """What the model was made from and how, as far as that is known; '' of one that was not converted.
+
+    Args:
+        trained: whether it was trained after its conversion; None: by its weights, where their fingerprint at conversion is known.
+    """
+    record, base = conversion_record(model), model.config.base_model
+    refit = record["calibration"]
+    if base is None and refit is None and record["weights"] is None:
+        return ""
+    trained = trained_since(model, record) if trained is None else trained
+    source = "a standard model" if base is None else f"[{base}](https://huggingface.co/{base})"
+    if refit is None:
+        same = model.config.b == 1 and model.config.use_bias  # what the standard model computes, so that nothing is amiss
+        plain = ", without training. " if same else f", {UNTRAINED}. "
+        return f"Converted from {source}" + {None: ". ", True: ", then fine-tuned. ", False: plain}[trained]
+    made = f"Converted from {source} by a least-squares refit of its layers on {refit['samples']:,} unlabeled inputs"
+    return made + {None: ". ", True: ", then fine-tuned. ", False: ", without training. "}[trained]
 
 
 def licence_of(base_model: str | None) -> str:
@@ -42,10 +66,12 @@ def licence_of(base_model: str | None) -> str:
 
 
 def results_block(metrics: dict) -> str:
-    """A Markdown table of `metrics`: name -> number, or {"mean", "low", "high"} with a 95 % interval."""
+    """A Markdown table of `metrics`: name -> number, {"mean"}, or {"mean", "low", "high"} with a 95 % interval."""
     rows = ["## Results", "", "| measure | value |", "|---|---|"]
     for name, value in metrics.items():
-        shown = f"{value['mean']:.4g} ({value['low']:.4g} to {value['high']:.4g})" if isinstance(value, dict) else f"{value:.4g}"
+        found = value if isinstance(value, dict) else {"mean": value}
+        interval = f" ({found['low']:.4g} to {found['high']:.4g})" if "low" in found else ""
+        shown = f"{found['mean']:.4g}{interval}"
         rows.append(f"| {name.replace('_', ' ')} | {shown} |")
     return "\n".join(rows)
 
@@ -54,8 +80,8 @@ def card_blocks(model, title: str, usage: Usage | None = None, metrics: dict | N
     """The blocks of a card: about, usage (where an example was run), results, training, limits, citation."""
     config = model.config
     pictures = task_of(model)[0].endswith(("image-classification", "image-feature-extraction"))
-    origin = "" if config.base_model is None else f"Converted from [{config.base_model}](https://huggingface.co/{config.base_model}), then fine-tuned. "
-    rows = "rows of unit length" if config.weight_norm == "unit" else "pretrained rows as they are"
+    origin = origin_sentence(model, trained=True if training and training.get("steps") != 0 else None)
+    rows = "rows of unit length" if config.weight_norm == "unit" else "rows of any length"
     about = {"title": title, "parts": "pixels" if pictures else "tokens", "origin": origin, "b": config.b, "rows": rows}
     blocks = {"about": ABOUT.format(**about, biases=", biases kept" if config.use_bias else "")}
     if usage is not None:
@@ -66,7 +92,8 @@ def card_blocks(model, title: str, usage: Usage | None = None, metrics: dict | N
     if training:
         blocks["training"] = "\n".join(["## Training", "", *(f"- {name.replace('_', ' ')}: {value}" for name, value in training.items())])
     kept = "It keeps biases: what they contribute is in the constant, which explains nothing of the input." if config.use_bias else ""
-    return {**blocks, "limits": LIMITS.format(constant=kept), "citation": CITATION.format(version=__version__)}
+    citation = CITATION.format(version=__version__) + (REFIT_CITATION if "least-squares refit" in origin else "")
+    return {**blocks, "limits": LIMITS.format(constant=kept), "citation": citation}
 
 
 def card_metadata(model, repo_id: str, metrics: dict | None = None, datasets: list[str] | None = None, license: str | None = None) -> dict:

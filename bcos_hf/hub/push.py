@@ -13,21 +13,13 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from PIL import Image
 
-from bcos_hf import __version__
-
 from .card import model_card
+from .conversion_record import save_conversion
 from .explanation_folder import written_whole
 from .usage import run_usage
 
 
 EVALUATION = "bcos_eval.json"
-
-
-def conversion_record(model) -> dict:
-    """What became of each layer, with B, origin and versions, for bcos_conversion.json."""
-    config = model.config
-    origin = {"base_model": config.base_model, "base_revision": config.base_revision, "b": config.b, "weight_norm": config.weight_norm}
-    return {**origin, "bcos_hf": __version__, "torch": torch.__version__.split("+")[0], **model.conversion_report.to_dict()}
 
 
 def write_model_folder(
@@ -48,7 +40,7 @@ def write_model_folder(
     if usage is not None and usage.figure:
         (folder / "explanation.png").write_bytes(usage.figure)
     (folder / "README.md").write_text(model_card(model, repo_id, existing, usage, metrics, **facts), encoding="utf-8")
-    (folder / "bcos_conversion.json").write_text(json.dumps(conversion_record(model), indent=2) + "\n")
+    save_conversion(folder, model)
     if metrics:
         save_evaluation(folder, metrics, facts.get("datasets"))
 

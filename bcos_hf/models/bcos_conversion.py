@@ -57,6 +57,7 @@ class ConversionReport:
         new: names of the tensors that the source did not have (a fresh head), initialised at random.
         fits: what a refit made of each layer, in order (see `bcos_hf.calibration.LayerFit`); empty where there was none.
         calibration: of that refit: samples, rounds, seconds, and the name of their source where it is known.
+        weights: fingerprint of the weights as they were converted, by which a later look tells whether they were trained since; None where it was not taken.
     """
 
     converted: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -65,6 +66,7 @@ class ConversionReport:
     new: list[str] = field(default_factory=list)
     fits: list[dict] = field(default_factory=list)
     calibration: dict | None = None
+    weights: str | None = None
 
     def to_dict(self) -> dict:
         """The report as plain lists and dicts."""
@@ -75,8 +77,30 @@ class ConversionReport:
         lines += [f"{name}: {cls} kept ({reason})" for name, cls, reason in self.kept]
         lines += [f"{name}: dropped ({reason})" for name, reason in self.dropped.items()]
         lines += [f"{name}: new, initialised at random" for name in self.new]
-        form = "{name}: fitted to {rows} rows, R^2 on {held_out} others {r2_before:.3f} before, {r2:.3f} after; its input holds {constant:.2f} of a constant"
-        return "\n".join(lines + [form.format(**fit) for fit in self.fits])
+        return "\n".join([*lines, *self._fit_lines()])
+
+    def _fit_lines(self) -> list[str]:
+        """A table of the fits, a line each under a line of heads; [] where there are none."""
+        if not self.fits:
+            return []
+        wide = max(len(fit["name"]) for fit in self.fits)
+        head = f"{'refitted layer':<{wide}}     B     rows  held out  R^2 before   after  constant in its input"
+        form = "{name:<{wide}}  {b:>4.3g}  {rows:>7}  {held_out:>8}  {r2_before:>10.3f}  {r2:>6.3f}  {constant:>8.2f}"
+        return [head, *(form.format(wide=wide, **fit) for fit in self.fits)]
+
+    def summary(self) -> str:
+        """In a line or two: how many layers were converted and, where they were refitted, how well."""
+        counts = ", ".join(f"{len(getattr(self, name))} {name}" for name in ("converted", "kept", "dropped", "new"))
+        if not self.fits:
+            return counts
+        after, before = ([fit[key] for fit in self.fits] for key in ("r2", "r2_before"))
+        worst, lowest = min(self.fits, key=lambda fit: fit["r2"]), min(self.fits, key=lambda fit: fit["r2_before"])
+        inputs = f" on {self.calibration['samples']} inputs in {self.calibration['seconds']:.1f} s" if self.calibration else ""
+        means = [sum(values) / len(values) for values in (before, after)]
+        return (
+            f"{counts}\n{len(self.fits)} layers refitted{inputs}: R^2 on held-out rows, mean, {means[0]:.3f} before, {means[1]:.3f} after; "
+            f"worst {lowest['r2_before']:.3f} before ({lowest['name']}), {worst['r2']:.3f} after ({worst['name']})"
+        )
 
 
 @dataclass(frozen=True)

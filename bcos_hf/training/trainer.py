@@ -8,6 +8,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from bcos_hf.hub.card import model_card
+from bcos_hf.hub.conversion_record import save_conversion
 from bcos_hf.hub.push import existing_card
 from bcos_hf.models.modeling_bcos import BcosModelMixin
 
@@ -75,6 +76,13 @@ class BcosTrainer(Trainer):
             return super().get_train_dataloader()
         finally:
             config.dispatch_batches = given
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        """As Trainer's; with the record of the conversion, which a model that is loaded again does not know."""
+        super()._save(output_dir, state_dict)
+        model = self.accelerator.unwrap_model(self.model)
+        if isinstance(model, BcosModelMixin):
+            save_conversion(output_dir or self.args.output_dir, model)
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write our card; of one that is there, a person's text stays. A conventional model gets transformers' own, where there is none."""
