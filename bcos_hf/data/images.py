@@ -31,7 +31,8 @@ class ImageColumns:
         return [name for name in astuple(self) if name is not None]
 
 
-def _read(file: str | Path, streaming: bool) -> Dataset | IterableDataset:
+def read_parquet(file: str | Path, streaming: bool = False) -> Dataset | IterableDataset:
+    """The rows of a parquet file, or of all that a pattern matches; raises a ValueError for another file, or a damaged one."""
     files = sorted(glob.glob(str(file))) or [str(file)]
     if wrong := [name for name in files if not name.lower().endswith(".parquet")]:
         raise ValueError(f"{wrong[0]}: expected a parquet file. A folder of picture files, a subfolder per class, is given as the data set's name.")
@@ -140,7 +141,7 @@ def load_image_dataset(
         "load_image_dataset",
         name_or_path,
         (train_file, validation_file, test_file),
-        lambda file: _read(file, streaming),
+        lambda file: read_parquet(file, streaming),
         lambda name: _load(name, config_name, revision, streaming, seed),
     )
     if streaming:

@@ -4,7 +4,7 @@ import glob
 
 from datasets import Dataset, Features, Image, IterableDataset, Value, load_dataset
 
-from .images import EMBEDDED, IMAGE_NAMES, ImageColumns, holds_pictures, load_embedded, sample_stream
+from .images import EMBEDDED, IMAGE_NAMES, ImageColumns, holds_pictures, load_embedded, read_parquet, sample_stream
 from .splits import find_column, sample
 
 
@@ -31,7 +31,8 @@ def load_pictures(
     """The pictures of one split, and the names of their column and of that of captions, if there is one.
 
     Args:
-        name_or_path: a Hub id, a folder of pictures, or "cifar10" (embedded). shards: paths or patterns of tar files, separated by blanks, in its place.
+        name_or_path: a Hub id, a folder of pictures, a parquet file (or a pattern of some), or "cifar10" (embedded).
+        shards: paths or patterns of tar files, separated by blanks, in its place.
         streaming: store nothing locally; files are divided between processes and workers.
 
     Raises:
@@ -41,6 +42,8 @@ def load_pictures(
         raise ValueError(f"load_pictures: expected a data set's name or folder, or shards, one of them; got {name_or_path!r} and {shards!r}.")
     if shards is not None:
         rows = _shards(shards, streaming)
+    elif str(name_or_path).endswith(".parquet"):
+        rows = read_parquet(name_or_path, streaming)
     elif name_or_path == EMBEDDED:
         rows = load_embedded(streaming, seed)[split]
     else:

@@ -9,8 +9,10 @@ from .evidence_rank import expected_reciprocal_ranks, reciprocal_ranks
 from .grid_pointing_game import grid_pointing_shares
 from .grid_protocol import play_grid_pointing_game, play_grids, predicted_logits
 from .grids import compose_grids, published_grids, sample_grids, strided_contributions
+from .lattice import lattice_strength
 from .perturbation import FRACTIONS, area_under_curve, faithfulness, faithfulness_areas, perturbation_drops, rationale
 from .pixel_perturbation import curve_area, deletion_curve, insertion_curve
+from .prediction_agreement import compare_predictions
 from .random_scores import random_scores
 from .randomisation import randomisation_sensitivity
 from .rank_agreement import rank_agreement
@@ -27,6 +29,7 @@ __all__ = [
     "area_under_curve",
     "bootstrap_interval",
     "class_embeddings",
+    "compare_predictions",
     "compose_grids",
     "confident_texts",
     "curve_area",
@@ -39,6 +42,7 @@ __all__ = [
     "grid_pointing_shares",
     "image_embeddings",
     "insertion_curve",
+    "lattice_strength",
     "linear_probe_accuracy",
     "marked_tokens",
     "pair_inputs",
