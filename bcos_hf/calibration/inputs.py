@@ -44,13 +44,14 @@ def calibration_batches(
         raise ValueError(f"calibration: expected {WAYS}; got none. Some hundreds are usual.")
     first, items = head[0], _of_one_kind(chain(head, iterator))
     zero_shot = getattr(model, "zero_shot", False)
+    both = zero_shot and model.config.convert_text  # else the text tower stays as it is, and images alone are enough
     images = zero_shot or model.main_input_name == "pixel_values"
     own = _own_processor(model, processor, source, images)
     if isinstance(first, str):
-        _require(not images, "images" if not zero_shot else "batches of images with texts", "texts")
+        _require(not images, "images" if not both else "batches of images with texts", "texts")
         batches = _text_batches(model, list(items), own)
     elif isinstance(first, Image.Image):
-        _require(images and not zero_shot, "texts" if not images else "batches of images with texts", "images")
+        _require(images and not both, "texts" if not images else "batches of images with texts", "images")
         batches = _image_batches(items, own, model)
     elif isinstance(first, Tensor):
         batches = [{_name_of(item, images): item} for item in items]
@@ -63,7 +64,7 @@ def calibration_batches(
             "of a data set give the column of its inputs."
         )
     for batch in batches:
-        _check(batch, model, images, zero_shot)
+        _check(batch, model, images, both)
     return batches, _pixels(own, given=processor is not None)
 
 
@@ -180,10 +181,10 @@ def _tensors(batch: Mapping) -> dict[str, Tensor]:
     return kept
 
 
-def _check(batch: dict[str, Tensor], model: PreTrainedModel, images: bool, zero_shot: bool) -> None:
+def _check(batch: dict[str, Tensor], model: PreTrainedModel, images: bool, both: bool) -> None:
     needed = ("pixel_values",) if images else ("input_ids", "inputs_embeds")
-    if not any(name in batch for name in needed) or (zero_shot and "input_ids" not in batch):
-        wanted = "pixel_values and input_ids" if zero_shot else needed[0]
+    if not any(name in batch for name in needed) or (both and "input_ids" not in batch):
+        wanted = "pixel_values and input_ids" if both else needed[0]
         raise ValueError(f"calibration: expected {wanted} in each batch, got {sorted(batch)}.")
     if any(0 in value.shape for value in batch.values()):
         shapes = {name: list(value.shape) for name, value in batch.items()}

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from bcos_hf.calibration.objectives import Objective
+from bcos_hf.calibration import RefitSettings
 from bcos_hf.calibration.solving import Rows, fit_rows
 from bcos_hf.models import FAMILIES
 from bcos_hf.models.bcos_layers import Bcos
@@ -161,7 +162,7 @@ class _HeadFirst:
         norm = self.head._input_norm(x) if b > 1 else None
         rows = Rows(x - shift, norm, Objective(target, target))
         zero = self.head.weight.detach().new_zeros(1, *self.head.weight.shape)
-        fitted = fit_rows(rows.take(~held), rows.take(held), zero, zero, b, steps=0)
+        fitted = fit_rows(rows.take(~held), rows.take(held), zero, zero, b, RefitSettings.ridges, steps=0)
         if fitted.ridge is None:  # nothing speaks for a class
             return
         kept = [tensor.detach().clone() for tensor in self.tensors]

@@ -31,27 +31,6 @@ def width_of(path) -> int:
         return image.width
 
 
-def test_the_recipe_measures_draws_and_credits(tmp_path, run_recipe):
-    rng = np.random.default_rng(0)
-    rows = {"jpeg": [png(rng) for _ in range(120)], "photo_id": [f"id{i}" for i in range(120)]}
-    Dataset.from_dict(rows).to_parquet(tmp_path / "photos.parquet")
-    tiny("resnet", num_labels=12).float().save_pretrained(tmp_path / "standard")
-    size = {"size": {"shortest_edge": 32}, "crop_pct": 1.0, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
-    ConvNextImageProcessor(**size).save_pretrained(tmp_path / "standard")
-    options = {"photos": "photos.parquet", "source": "standard", "output_dir": "results", "model_dir": "model"}
-    argv = [text for name, value in options.items() for text in (f"--{name}", str(tmp_path / value))]
-    run_recipe(tmp_path, RECIPE, *argv, "--grids", "1")
-    result = json.loads((tmp_path / "results" / "refit_resnet50_imagenet.json").read_text())
-    assert result["constant"]["least"] == pytest.approx(result["constant"]["logit_bias"])
-    assert result["constant"]["most"] == pytest.approx(result["constant"]["logit_bias"])
-    assert result["max_relative_residual"] < 1e-5
-    assert result["n"]["test"] == 24
-    credits = (tmp_path / "results" / "refit_resnet50_imagenet_credits.txt").read_text().splitlines()
-    assert len(credits) == result["n"]["shown"]
-    assert all(line.startswith("photo_id: id") for line in credits)
-    assert width_of(tmp_path / "results" / "refit_resnet50_imagenet.png") > 100
-
-
 def test_agreement_of_a_model_with_itself():
     logits = torch.randn(20, 7)
     made = compare_predictions(logits, logits)
