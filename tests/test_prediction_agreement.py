@@ -1,29 +1,12 @@
-"""The recipe that refits ImageNet's ResNet-50, on a tiny ResNet; and what it measures and draws with."""
+"""Agreement of predictions, lattices in maps, and images beside their explanations."""
 
-import io
-import json
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import tiny
-from datasets import Dataset
 from PIL import Image
-from transformers import ConvNextImageProcessor
 
 from bcos_hf.metrics import compare_predictions, lattice_strength
 from bcos_hf.visualization import plot_comparison
-
-
-RECIPE = Path(__file__).parents[1] / "recipes" / "refit_imagenet.py"
-
-
-def png(rng) -> bytes:
-    buffer = io.BytesIO()
-    low = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    Image.fromarray(low).resize((32, 32)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def width_of(path) -> int:

@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from bcos_hf.calibration.objectives import Objective
 from bcos_hf.calibration import RefitSettings
+from bcos_hf.calibration.objectives import Objective
 from bcos_hf.calibration.solving import Rows, fit_rows
 from bcos_hf.models import FAMILIES
 from bcos_hf.models.bcos_layers import Bcos
