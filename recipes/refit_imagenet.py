@@ -1,6 +1,6 @@
 """The ImageNet ResNet-50 becomes a B-cos network by refit alone: no label, no training, its own 1,000 classes.
 
-    python recipes/refit_imagenet.py --photos PATH [--samples 256] [--output_dir results]
+    python recipes/refit_imagenet.py --photos PATH [--samples 256] [--output_dir results/demos]
 
 PATH is a folder of photos, or a parquet file (or pattern of files) with a column of images. Four in five calibrate; the
 others measure: agreement with the standard model, the grid pointing game, the constant, the lattice. Written are
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="of the refit")
     parser.add_argument("--grids", type=int, default=10)
     parser.add_argument("--model_dir", type=Path, default=Path("outputs/refit_resnet50_imagenet"))
-    parser.add_argument("--output_dir", type=Path, default=Path("results"))
+    parser.add_argument("--output_dir", type=Path, default=Path("results/demos"))
     args = parser.parse_args()
     logging.set_verbosity_error()
     source = args.source or resnet50_folder()
