@@ -15,7 +15,7 @@ class RefitSettings:
 
     Attributes:
         ridges: to choose from on held-out rows, in parts of the mean square of a layer's inputs.
-        steps: of descent behind the activation, at most.
+        steps: of descent behind the activation, at most; it ends where held-out inputs gain no more.
         memory_mb: for the rows of one layer, MiB; where they do not fit, a sample of the positions is taken.
         rows_per_column: rows taken for each input of a layer, at most.
         held_out: every so-manyth input chooses and measures; 0: none does, all rows are fitted.
@@ -23,7 +23,7 @@ class RefitSettings:
     """
 
     ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    steps: int = 8
+    steps: int = 40
     memory_mb: int = 1024
     rows_per_column: int = 16
     held_out: int = 5
