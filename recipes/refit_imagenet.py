@@ -2,10 +2,9 @@
 
     python recipes/refit_imagenet.py --photos PATH [--samples 256] [--output_dir results/demos]
 
-PATH is a folder of photos, or a parquet file (or pattern of files) with a column of images. Four in five calibrate; the
-others measure: agreement with the standard model, the grid pointing game, the constant, the lattice. Written are
-refit_resnet50_imagenet.json, .png (eight photos, explained) and, where rows say more than the image (photo ids, authors),
-refit_resnet50_imagenet_credits.txt; the model itself goes to --model_dir, and is reused with the same settings.
+PATH is a folder of photos, or a parquet file with a column of images. Four in five calibrate; the others measure. Written are
+refit_resnet50_imagenet.json, .png (eight photos, explained) and, of a parquet file, _credits.txt (what its rows say of the photos);
+the model itself goes to --model_dir, and is reused with the same settings.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from bcos_hf.visualization import gradient_to_image, on_white, plot_comparison, 
 
 
 NAME, SHOWN, SMOOTH, HELD_OUT, PERIOD, BATCH = "refit_resnet50_imagenet", 8, 9, 5, 32, 16
-FIELDS = {"use_bias": False, "input_encoding": "add_inverse", "max_pool": "keep"}
+FIELDS = {"use_bias": False, "input_encoding": "add_inverse", "max_pool": "keep", "stride_blur": True}
 PLAIN = {"use_bias": True, "max_pool": "keep"}  # the conversion as published, its biases not yet decayed
 
 
@@ -47,8 +46,7 @@ def refitted(standard, photos: torch.Tensor, processor, settings: dict, folder: 
 def distinct(classes: torch.Tensor, confidence: torch.Tensor) -> list[int]:
     """The most confident image of each class, the most confident classes first, then the next images."""
     order = confidence.argsort(descending=True).tolist()
-    firsts = [i for place, i in enumerate(order) if classes[i] not in classes[order[:place]]]
-    return (firsts + [i for i in order if i not in firsts])[:SHOWN]
+    return sorted(order, key=lambda i: classes[i] in classes[order[: order.index(i)]])[:SHOWN]
 
 
 def figure(names: dict[int, str], standard: list, made: list, images: torch.Tensor, path: Path) -> None:
@@ -64,11 +62,8 @@ def main() -> None:
     parser.add_argument("--photos", default="photos", help="a folder, a parquet file, or a pattern of such files")
     parser.add_argument("--source", help="folder of the standard model; without, it is made of files from npm")
     parser.add_argument("--b", type=float, default=1.5)
-    parser.add_argument("--stride_blur", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--samples", type=int, default=256, help="photos to calibrate with, at most")
-    parser.add_argument("--rows_per_column", type=int, default=4, help="of the refit; fewer take less time")
-    parser.add_argument("--steps", type=int, default=4, help="of the refit")
-    parser.add_argument("--grids", type=int, default=10)
+    for name, default in (("samples", 256), ("rows_per_column", 4), ("steps", 4), ("grids", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default, help="photos to calibrate with, settings of the refit, grids of 2 x 2")
     parser.add_argument("--model_dir", type=Path, default=Path("outputs/refit_resnet50_imagenet"))
     parser.add_argument("--output_dir", type=Path, default=Path("results/demos"))
     args = parser.parse_args()
@@ -79,14 +74,13 @@ def main() -> None:
     rows, columns = load_pictures(args.photos)
     held = list(range(HELD_OUT - 1, len(rows), HELD_OUT))
     others = rows.select([i for i in range(len(rows)) if i not in held]).shuffle(seed=0)
-    parts = {"calibration": others.select(range(min(args.samples, len(others)))), "test": rows.select(held)}
+    parts = {"calibration": others.take(min(args.samples, len(others))), "test": rows.select(held)}
     unit = image_processor(source, standard.config, FIELDS["input_encoding"])  # to [0, 1], not normalized
     photos = {name: stacked(part)[0] for name, part in prepare_images(parts, unit, columns).items()}
-    settings = {"fields": {**FIELDS, "b": args.b, "stride_blur": args.stride_blur}, "photos": args.photos, "samples": args.samples}
+    settings = {"fields": {**FIELDS, "b": args.b}, "photos": args.photos, "samples": args.samples}
     settings["refit"] = {"rows_per_column": args.rows_per_column, "steps": args.steps}
     twin, refit = refitted(standard, photos["calibration"], processor, settings, args.model_dir)
     plain = bcosify(standard, b=args.b, **PLAIN)
-
     images = photos["test"]
     mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (processor.image_mean, processor.image_std))
     normalized = (images - mean) / std
@@ -110,19 +104,17 @@ def main() -> None:
         credit = read_parquet(args.photos).remove_columns(columns.image).select([held[i] for i in shown])
         lines = [", ".join(f"{key}: {value}" for key, value in row.items()) for row in credit]
         (args.output_dir / f"{NAME}_credits.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    lattice = {name: torch.cat([one.contributions[:, 0] for one in some]) for name, some in seen.items()}
     result = {
         "agreement": {"bcos": metrics.compare_predictions(theirs, ours), "plain_conversion": metrics.compare_predictions(theirs, before)},
         "grid_pointing_game": metrics.play_grids(explainers, composed, labels[grids]),
         "constant": {"logit_bias": twin.config.logit_bias_value, "least": min(constants), "most": max(constants)},
-        "lattice": {name: metrics.lattice_strength(maps, PERIOD) for name, maps in lattice.items()},
+        "lattice": {name: metrics.lattice_strength(torch.cat([one.contributions[:, 0] for one in some]), PERIOD) for name, some in seen.items()},
         "max_relative_residual": max(one.relative_residual.item() for one in seen["bcos"]),
         "refit": refit,
         "n": {"test": len(images), "grids": len(grids), "shown": len(shown)},
         "settings": settings,
     }
     (args.output_dir / f"{NAME}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({**result, "refit": {**refit, "r2": "..."}}, indent=1))
 
 
 if __name__ == "__main__":

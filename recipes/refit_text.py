@@ -3,8 +3,7 @@
     python recipes/refit_text.py [--stories PATH] [--smollm2 PATH --news FILE --reviews FILE] [--classifier PATH ...] [--minilm]
 
 PATH is the folder of a model: a Llama that samples its own texts, a SmolLM2, MiniLM classifiers (the text demo's conventional one).
-FILE is a parquet file with a column "text"; the news calibrate, too. Decoders: ratio of perplexities; encoder: cosine of embeddings;
-classifiers: accuracy, agreement, faithfulness; all on texts that did not calibrate.
+FILE is a parquet file with a column "text"; the news calibrate, too. All is measured on texts that did not calibrate.
 """
 
 import argparse
@@ -70,8 +69,7 @@ def smollm2(b: float, seed: int, args) -> dict:
 
 def tokenized(texts: list[str], tokenizer, size: int = 32) -> list[dict]:
     texts = sorted(texts, key=len)  # little padding
-    parts = (texts[start : start + size] for start in range(0, len(texts), size))
-    return [dict(tokenizer(part, padding=True, truncation=True, return_tensors="pt")) for part in parts]
+    return [dict(tokenizer(texts[i : i + size], padding=True, truncation=True, return_tensors="pt")) for i in range(0, len(texts), size)]
 
 
 def minilm(b: float, seed: int, args) -> dict:
@@ -100,9 +98,8 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     parser.add_argument("--classifier", nargs="*", default=[], help="folders of classifiers, one a seed")
     parser.add_argument("--minilm", action="store_true")
-    parser.add_argument("--sequences", type=int, default=48, help="that calibrate SmolLM2")
-    parser.add_argument("--held_out", type=int, default=24, help="sequences of each text that measure SmolLM2")
-    parser.add_argument("--sentences", type=int, default=1000, help="that calibrate MiniLM")
+    for name, default, text in (("sequences", 48, "that calibrate SmolLM2"), ("held_out", 24, "that measure it"), ("sentences", 1000, "that calibrate MiniLM")):
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
     parser.add_argument("--refit", type=json.loads, default={}, help="settings of RefitSettings")
     parser.add_argument("--output", type=Path, default=Path("results/demos/refit_text.json"))
     args = parser.parse_args()
@@ -113,7 +110,8 @@ def main() -> None:
         name = measure.__name__
         for b in WAYS[name] if getattr(args, name) else ():
             runs = [{"seed": seed, **measure(b, seed, args)} for seed in seeds.get(name, SEEDS)]
-            found.setdefault(name, {})[str(b)] = {"runs": runs, "refit": args.refit, "machine": {**machine(), "threads": torch.get_num_threads()}}
+            hardware = {**machine(), "threads": torch.get_num_threads()}
+            found.setdefault(name, {})[str(b)] = {"runs": runs, "refit": args.refit, "machine": hardware}
             args.output.write_text(json.dumps({"command": "python recipes/refit_text.py", **found}, indent=1) + "\n", encoding="utf-8")
             print(name, b, json.dumps(runs), flush=True)
 
