@@ -115,7 +115,7 @@ def test_b_1_is_the_least_squares_solution(family):
     assert fitted <= best * (1 + 1e-6) + 1e-12
 
 
-@pytest.mark.parametrize("family", ["vit", "deit", "dinov2", "siglip"])
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2", "clip", "siglip"])
 def test_patches_of_images_beside_their_inverse_are_the_standard_layers(family):
     """B = 1: the stem on [x, 1 - x], its bias in the position embeddings."""
     standard = tiny(family)

@@ -28,7 +28,7 @@ class Step:
             before `end`: a batch norm.
         end: the activation or the norm over channels in front of which the fit is measured; None: at the output of the
             last of `between`, or of the layer.
-        activation: what follows in the standard model, None where nothing does. times, stream, bias_to: as in `Fit`.
+        activation: what follows in the standard model, None where nothing does. times, stream, adds, bias_to: as in `Fit`.
         scaled: whether its exponent is that of the configuration; not of projections that stay linear.
     """
 
@@ -39,8 +39,13 @@ class Step:
     activation: nn.Module | None = None
     times: str | None = None
     stream: str | None = None
+    adds: str | None = None
     bias_to: str | None = None
     scaled: bool = True
+
+    def is_chain(self, standards: dict[str, nn.Module]) -> bool:
+        """Whether what the layer reads is to be computed anew, not only given back a bias: a batch norm, or several modules."""
+        return len(self.reads) > 1 or any(isinstance(standards[name], nn.BatchNorm2d) for name in self.reads)
 
 
 @dataclass(frozen=True)
@@ -81,13 +86,13 @@ def plan_of(twin: nn.Module, standard: nn.Module) -> Plan:
             raise ValueError(
                 f"{name}: expected the standard model that the twin was made from; {type(standard).__name__} has no such layer."
             )
-        fitted = isinstance(module, (*FITTED, nn.Embedding))
+        fitted = isinstance(module, FITTED)
         if not fitted or name in left or not twin._roles.converts(name):
             continue
         matches = [(fit, match) for fit in fits if not fit.last and (match := re.fullmatch(fit.layer, name))]
         if matches:
             found[name] = matches[0]
-        elif not isinstance(module, nn.Embedding):
+        else:
             raise ValueError(
                 f"{name}: no rule says what this {type(module).__name__} is fitted to; the family's `roles.fits` has rules for its layers."
             )
@@ -105,7 +110,7 @@ def plan_of(twin: nn.Module, standard: nn.Module) -> Plan:
     needed: dict[str, set[str]] = {name: set() for name in steps}
     inputs, outputs = set(), set()
     for name, step in steps.items():
-        chain = [read for read in step.reads[:1] if isinstance(standards[read], nn.BatchNorm2d)]
+        chain = list(step.reads[:1]) if step.is_chain(standards) else []
         kept = {*chain, *filter(None, [step.stream])}
         made = {step.times} - {None} - steps.keys()
         needed[name], inputs, outputs = kept | made, inputs | kept, outputs | made
@@ -156,11 +161,11 @@ def _step(
     named = {
         "reads": tuple(match.expand(text) for text in fit.reads),
         "then": tuple(match.expand(text) for text in fit.then),
-        **{key: getattr(fit, key) and match.expand(getattr(fit, key)) for key in ("times", "stream", "bias_to")},
+        **{key: getattr(fit, key) and match.expand(getattr(fit, key)) for key in ("times", "stream", "adds", "bias_to")},
     }
     absent = [
         other
-        for other in (*named["reads"], *named["then"], *filter(None, (named["times"], named["stream"])))
+        for other in (*named["reads"], *named["then"], *filter(None, (named["times"], named["stream"], named["adds"])))
         if other not in modules
     ]
     if absent:

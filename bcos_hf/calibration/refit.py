@@ -19,7 +19,6 @@ from transformers import PreTrainedModel
 
 from bcos_hf.data.fingerprints import weights_fingerprint
 
-from .constants import ConstantRefit
 from .layers import LayerRefit
 from .lockstep import Lockstep
 from .plan import Plan, Step, plan_of
@@ -120,7 +119,7 @@ class _Refit:
         gates = {step.end: step for step in plan.steps.values() if step.times is not None and step.end is not None}
         generator = torch.Generator().manual_seed(settings.seed)
         self.refits = {
-            name: (ConstantRefit if isinstance(self.modules[name], nn.Embedding) else LayerRefit)(
+            name: LayerRefit(
                 step, gates.get(step.times), self.modules, plan.standards, twin.config, pixels, settings, generator
             )
             for name, step in plan.steps.items()

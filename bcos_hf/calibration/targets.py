@@ -82,8 +82,6 @@ class Targets:
 
     def of(self, brought: Brought) -> Tensor:
         """What the standard layer and the batch norm behind it give, in the shape of `brought.output`."""
-        if isinstance(self.layer, nn.Embedding):
-            return brought.output.expand_as(brought.arrived)
         target = self._layer(self.layer, self.standard_input(brought))
         if self.step.bias_to is not None and self.twin[self.step.name].bias is None and self.layer.bias is not None:
             target = target - self.layer.bias.view(-1, 1, 1)
@@ -93,7 +91,8 @@ class Targets:
                 self.twin[name].bias is not None
             ):  # the twin adds its own, which is what the norm's mean and bias come to
                 target = target - self.twin[name].bias.view(-1, 1, 1)
-        return target
+        bias = None if self.step.adds is None else self._lost_bias(self.step.adds)
+        return target if bias is None else target + bias
 
     def factors(self, brought: Brought, gate: Step | None) -> tuple[Tensor, Tensor] | None:
         """In a gated MLP, what the output is multiplied with: in the twin, and in the standard model; None
@@ -122,18 +121,20 @@ class Targets:
             return (x - mean) / std
         if not self.step.reads:
             return x
-        first = self.step.reads[0]
-        if isinstance(self.standard[first], nn.BatchNorm2d):
-            value = brought.seen[first]
+        if self.step.is_chain(self.standard):
+            value = brought.seen[self.step.reads[0]]
             for name in self.step.reads:
                 value = self.standard[name](value)
             return _in_the_shape_of(x, value)
-        bias = getattr(self.standard[first], "bias", None)
-        if bias is None or self.twin[first].bias is not None:
+        bias = self._lost_bias(self.step.reads[0])
+        if bias is None:
             return x
-        if isinstance(self.layer, nn.Conv2d):
-            return x + bias.view(-1, 1, 1)
-        return x + bias.repeat(x.shape[-1] // len(bias))
+        return x + (bias.view(-1, 1, 1) if isinstance(self.layer, nn.Conv2d) else bias.repeat(x.shape[-1] // len(bias)))
+
+    def _lost_bias(self, norm: str) -> Tensor | None:
+        """The bias of a standard norm that its twin does not have."""
+        bias = getattr(self.standard[norm], "bias", None)
+        return bias if getattr(self.twin[norm], "bias", None) is None else None
 
     def _layer(self, layer: nn.Module, x: Tensor) -> Tensor:
         return self.layout.standard_output(layer, x)
@@ -196,7 +197,7 @@ class Targets:
 
 
 def _in_the_shape_of(x: Tensor, maps: Tensor) -> Tensor:
-    """Maps [N, C, H, W] as what a head gets: as they are, of each position [N, H W, C], or their mean [N, C]."""
-    if x.dim() == 4:
+    """Maps [N, C, H, W] as what a head gets: of each position [N, H W, C], or their mean [N, C]; as they are where shapes agree."""
+    if x.shape == maps.shape:
         return maps
     return maps.flatten(2).transpose(1, 2) if x.dim() == 3 else maps.mean((2, 3))

@@ -24,6 +24,8 @@ class Fit:
         times: in a gated MLP, what the output is multiplied with: the other projection, or the activation module whose
             output it is.
         stream: module whose input is the residual stream that the layer writes to; an error counts in proportion to it.
+        adds: norm whose output is added to the layer's (the first residual of a network); without its bias in the twin, so that the
+            layer writes it.
         bias_to: position embeddings that take up the bias of a patch layer, exactly.
         last: of all layers of the pattern only the last is meant, and only where nothing that is fitted reads the norm
             in `then`.
@@ -36,6 +38,7 @@ class Fit:
     function: str | None = None
     times: str | None = None
     stream: str | None = None
+    adds: str | None = None
     bias_to: str | None = None
     last: bool = False
     left: str | None = None
@@ -90,7 +93,12 @@ def bert_fits() -> tuple[Fit, ...]:
     """Of BERT and RoBERTa, whose norms come after the sums: each writer writes the bias of the norm behind it, too."""
     block = r".*layer\.\d+\."
     return (
-        Fit(r"(.*embeddings\.)position_embeddings", then=(r"\1LayerNorm",)),
+        Fit(r"(.*)encoder\.layer\.0\.attention\.self\.(?:query|value)", (r"\1embeddings.LayerNorm",)),
+        Fit(
+            r"(.*)(encoder\.layer\.0\.attention\.output\.)dense",
+            then=(r"\1\2LayerNorm",),
+            adds=r"\1embeddings.LayerNorm",
+        ),
         Fit(rf"({block})attention\.self\.(?:query|value)"),
         Fit(rf"({block})attention\.self\.key", left=KEYS),
         Fit(rf"({block}attention\.output\.)dense", then=(r"\1LayerNorm",)),
@@ -112,4 +120,13 @@ def clip_fits() -> tuple[Fit, ...]:
         *attention_fits(block, "layer_norm1", *names),
         *mlp_fits(block, "layer_norm2", r"mlp\.fc1", "mlp.activation_fn", r"mlp\.fc2"),
         Fit("classifier"),
+    )
+
+
+def clip_first_fits() -> tuple[Fit, ...]:
+    """Of the first layer of CLIP's image tower, in front of which the stream has a norm."""
+    first = r"((?:vision_model\.)?)(encoder\.layers\.0\.)"
+    return (
+        Fit(rf"{first}self_attn\.[qv]_proj", (r"\1pre_layrnorm", r"\1\2layer_norm1")),
+        Fit(rf"{first}self_attn\.out_proj", stream=r"\1\2layer_norm1", adds=r"\1pre_layrnorm"),
     )

@@ -5,7 +5,7 @@ from transformers import CLIPForImageClassification, CLIPModel
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from .bcos_conversion import Roles
-from .bcos_fits import Fit, clip_fits
+from .bcos_fits import Fit, clip_first_fits, clip_fits
 from .configuration_bcos_clip import BcosCLIPConfig
 from .modeling_bcos_clip_vision import BcosCLIPVisionEmbeddings
 from .modeling_bcos_image_text import BcosImageTextMixin
@@ -18,8 +18,8 @@ class _BcosCLIP(BcosVisionModelMixin):
         logits=("classifier",),
         stems=("vision_model.embeddings.patch_embedding",),
         fits=(
+            *clip_first_fits(),
             *clip_fits(),
-            Fit(r"((?:vision_model\.)?)embeddings\.position_embedding", then=(r"\1pre_layrnorm",)),
             Fit("visual_projection", ("vision_model.post_layernorm",)),
             Fit("text_projection", ("text_model.final_layer_norm",)),
         ),

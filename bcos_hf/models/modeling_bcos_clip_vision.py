@@ -5,7 +5,7 @@ from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from .bcos_conversion import Roles
-from .bcos_fits import Fit, clip_fits
+from .bcos_fits import Fit, clip_first_fits, clip_fits
 from .bcos_tokens import ConstantEmbeddings
 from .configuration_bcos_clip import BcosCLIPVisionConfig
 from .modeling_bcos_image_text import BcosImageEmbeddingMixin
@@ -21,8 +21,8 @@ class _BcosCLIPVision(BcosVisionModelMixin):
     roles = Roles(
         stems=("embeddings.patch_embedding", "vision_model.embeddings.patch_embedding"),
         fits=(
+            *clip_first_fits(),
             *clip_fits(),
-            Fit(r"((?:vision_model\.)?)embeddings\.position_embedding", then=(r"\1pre_layrnorm",)),
             Fit("visual_projection", ("vision_model.post_layernorm",)),
         ),
     )

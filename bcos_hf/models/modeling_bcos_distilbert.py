@@ -15,7 +15,8 @@ class _BcosDistilBert(BcosTextModelMixin):
     roles = Roles(
         logits=("classifier",),
         fits=(
-            Fit(r"(.*embeddings\.)position_embeddings", then=(r"\1LayerNorm",)),
+            Fit(r"(.*)transformer\.layer\.0\.attention\.(?:q|v)_lin", (r"\1embeddings.LayerNorm",)),
+            Fit(r"(.*)(transformer\.layer\.0\.)attention\.out_lin", then=(r"\1\2sa_layer_norm",), adds=r"\1embeddings.LayerNorm"),
             Fit(r".*attention\.(?:q|v)_lin"),
             Fit(r".*attention\.k_lin", left=KEYS),
             Fit(r"(.*)attention\.out_lin", then=(r"\1sa_layer_norm",)),
