@@ -24,8 +24,8 @@ from bcos_hf.visualization import gradient_to_image, on_white, plot_comparison, 
 
 
 NAME, SHOWN, SMOOTH, HELD_OUT, PERIOD, BATCH = "refit_resnet50_imagenet", 8, 9, 5, 32, 16
-FIELDS = {"use_bias": False, "input_encoding": "add_inverse", "max_pool": "keep", "stride_blur": True}
-PLAIN = {"use_bias": True, "max_pool": "keep"}  # the conversion as published, its biases not yet decayed
+FIELDS = {"keep_biases": False, "input_encoding": "add_inverse", "max_pool": "keep", "stride_blur": True}
+PLAIN = {"keep_biases": True, "max_pool": "keep"}  # the conversion as published, its biases not yet decayed
 
 
 def refitted(standard, photos: torch.Tensor, processor, settings: dict, folder: Path):

@@ -31,7 +31,7 @@ WAYS = {"stories": (1.1, 1.25, 1.5), "smollm2": (1.1, 1.25), "minilm": (1.1, 1.5
 def refitted(standard, b: float, calibration: list, settings: dict, **more) -> tuple:
     """The twin, and what its refit took."""
     start, cpu = time.perf_counter(), time.process_time()
-    twin = bcosify(standard, calibration=calibration, b=b, use_bias=False, refit=settings, **more)
+    twin = bcosify(standard, calibration=calibration, b=b, keep_biases=False, refit=settings, **more)
     return twin, {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
 
 

@@ -83,7 +83,7 @@ MEMBERS = [(family, head) for family in ENCODERS for head in ("sequence", "token
 MEMBERS += [(family, head) for family in DECODERS for head in ("sequence", "causal")]
 POSITION = {"token": [0, 3, 6], "mlm": [0, 3, 6], "causal": [0, 3, 6]}  # whose logits are explained, for the batch below
 # with these and B = 1 a twin is the standard model
-SAME = dict(b=1.0, use_bias=True, weight_norm="none", head_activation="keep")
+SAME = dict(b=1.0, keep_biases=True, weight_norm="none", head_activation="keep")
 SAME_IMAGE = dict(SAME, logit_bias=None, max_pool="keep", head_before_pooling=False)
 
 

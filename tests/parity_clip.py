@@ -43,7 +43,7 @@ def clip_tower(golden) -> None:
     state = (golden.other(settings["standard_state_file"]) if shared else golden).under("standard/")
     standard.load_state_dict(state)
     config = settings["model_config"]
-    model = bcosify(standard, b=config["bcos_args"]["b"], max_out=config["bcos_args"]["max_out"], use_bias=config["bcosify_args"]["use_bias"])
+    model = bcosify(standard, b=config["bcos_args"]["b"], max_out=config["bcos_args"]["max_out"], keep_biases=config["bcosify_args"]["use_bias"])
     mean, std = (torch.tensor(settings["normalise"][key]).view(1, 6, 1, 1) for key in ("mean", "std"))
     model = model.double()  # so that what differs is the rounding of theirs alone, which comes near the tolerance (`noise_floor`)
     x, text, unpool = golden.get("input/x").double(), golden.get("text").double(), config["attn_unpool"] or golden.tensors["output/features"].dim() == 3

@@ -94,11 +94,11 @@ def bcosified(make, name_of):
             standard,
             b=config["bcos_args"]["b"],
             max_out=config["bcos_args"]["max_out"],
-            use_bias=any(name.endswith(".bias") for name in names),
+            keep_biases=any(name.endswith(".bias") for name in names),
             logit_bias=settings.get("logit_bias"),
             max_pool="keep" if "maxpool kept" in settings["steps"] else "average",
             head_before_pooling=given.get("gap", given.get("gap_reorder")),
-            hidden_activation="keep" if given["act_layer"] else "identity",
+            inner_activation="keep" if given["act_layer"] else "identity",
             batch_norm={"BnUnc2d": "uncentered_unfolded"}.get(config["bcosify_args"].get("norm_layer"), "uncentered"),
         )
         mean, std = (torch.tensor(settings["normalise"][key]).view(1, 6, 1, 1) for key in ("mean", "std"))

@@ -86,7 +86,7 @@ def test_every_published_size(tmp_path, family):
     config = model.config
     assert type(model).__name__ == f"Bcos{CLASS[family]}ForSequenceClassification" and not model.training
     assert model.num_parameters() == parameters
-    assert (config.b, config.weight_norm, config.use_bias, config.norm_eps, config.head_activation) == (1.5, "unit", False, 1e-3, "identity")
+    assert (config.b, config.weight_norm, config.keep_biases, config.bcos_eps, config.head_activation) == (1.5, "unit", False, 1e-3, "identity")
     assert config.id2label == {0: "class 0", 1: "class 1"} and config.logit_bias is None
 
 

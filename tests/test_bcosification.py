@@ -136,7 +136,7 @@ def test_every_published_size(name):
     config = model.config
     assert model.num_parameters() == sum(math.prod(shape) for key, shape in names.items() if not re.search("running|tracked", key))
     assert model.num_parameters() == PARAMETERS.get(name, model.num_parameters())
-    assert (config.b, config.weight_norm, config.use_bias, config.input_encoding, config.hidden_activation) == (2.0, "none", False, "normalized", "keep")
+    assert (config.b, config.weight_norm, config.keep_biases, config.input_encoding, config.inner_activation) == (2.0, "none", False, "normalized", "keep")
     if "clip" not in name:
         assert config.num_labels == 1000 and config.head_before_pooling and config.logit_bias == pytest.approx(-math.log(999))
     if "vit" in name:
@@ -201,9 +201,9 @@ def test_what_stands_beside_the_network_in_a_lightning_checkpoint(tmp_path):
 # kind, hyper-parameters beside the published ones -> configuration fields
 SETTINGS = [
     ("resnet", {"bcos_args": {"b": 1.5}}, {"b": 1.5}),
-    ("resnet", {"bcosify_args": {"act_layer": False, "norm_layer": "BnUnc2d"}}, {"hidden_activation": "identity", "batch_norm": "uncentered"}),
+    ("resnet", {"bcosify_args": {"act_layer": False, "norm_layer": "BnUnc2d"}}, {"inner_activation": "identity", "batch_norm": "uncentered"}),
     ("densenet", {"bcosify_args": {"norm_layer": "Bn2d"}}, {"batch_norm": "centered"}),
-    ("vitc", {"args": {"gap_reorder": False}, "act_layer": False}, {"head_before_pooling": False, "hidden_activation": "identity"}),
+    ("vitc", {"args": {"gap_reorder": False}, "act_layer": False}, {"head_before_pooling": False, "inner_activation": "identity"}),
     ("simple_vit", {"logit_layer": True, "logit_bias": -2.5}, {"logit_bias": -2.5, "head_before_pooling": True}),
     ("simple_vit", {"logit_layer": False}, {"logit_bias": None}),
 ]
@@ -227,7 +227,7 @@ def test_a_head_after_pooling_biases_and_learned_exponents_are_read_off_the_tens
     exponents = {name.replace("linear.weight", "b"): torch.tensor(-0.25) for name in state if name.endswith("linear.weight")}
     made = lightning({**state, **biases, **exponents}, bcosify_args={"learn_b": True})
     model = from_bcosification(made)
-    assert model.config.use_bias and model.config.learnable_b and not model.config.head_before_pooling
+    assert model.config.keep_biases and model.config.learnable_b and not model.config.head_before_pooling
     assert {parameter.item() for name, parameter in model.named_parameters() if name.endswith(".b")} == {1.75}  # stored by its distance from 2
     assert torch.equal(model.classifier[1].bias, biases["model.model.fc.linear.bias"])
 

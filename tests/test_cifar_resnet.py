@@ -79,7 +79,7 @@ def test_files_of_theirs_are_the_network_written_slowly(kind, tmp_path):
     model = from_cifar_resnet(source)
     torch.testing.assert_close(model(x).logits, slow(state, x), rtol=1e-5, atol=1e-5)
     assert model.config.id2label[9] == "truck" and not model.training
-    twin = bcosify(model, b=1.0, use_bias=True, logit_bias=None, head_before_pooling=False)
+    twin = bcosify(model, b=1.0, keep_biases=True, logit_bias=None, head_before_pooling=False)
     torch.testing.assert_close(twin(x).logits, slow(state, x), rtol=1e-5, atol=1e-4)
     assert cifar_resnet_processor(source)([torch.zeros(3, 40, 40)], return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 32)
 

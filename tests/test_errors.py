@@ -27,7 +27,7 @@ def test_b_must_be_a_number_from_1(family, b):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"weight_norm": "l2"}, {"max_out": 0}, {"head_activation": "relu"}, {"hidden_activation": "relu"}, {"logit_temperature": 0.0}, {"logit_bias": "odds"}],
+    [{"weight_norm": "l2"}, {"max_out": 0}, {"head_activation": "relu"}, {"inner_activation": "relu"}, {"logit_temperature": 0.0}, {"logit_bias": "odds"}],
 )
 def test_fields_are_checked(family, fields):
     with pytest.raises(ValueError, match="expected"):

@@ -36,7 +36,7 @@ def bpe(marker, pre, decoder):
 
 @pytest.fixture
 def model():
-    return bcosify(tiny("bert"), use_bias=True)
+    return bcosify(tiny("bert"), keep_biases=True)
 
 
 def test_wordpieces_become_words_on_either_side_of_padding(model, tmp_path):

@@ -37,7 +37,7 @@ def processors(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models():
-    return {"image": bcosify(tiny("vit"), b=1.5, use_bias=True), "text": bcosify(tiny("bert"), use_bias=True, logit_bias="auto")}
+    return {"image": bcosify(tiny("vit"), b=1.5, keep_biases=True), "text": bcosify(tiny("bert"), keep_biases=True, logit_bias="auto")}
 
 
 def picture(seed, size=(20, 14)):
@@ -176,7 +176,7 @@ def test_what_was_made_from_something_else_is_refused_and_stays(models, processo
     model, processor, data = models["text"], processors["text"], rows("text")
     explain_dataset(model, processor, data, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
-    changed = bcosify(tiny("bert"), use_bias=True, logit_bias="auto")
+    changed = bcosify(tiny("bert"), keep_biases=True, logit_bias="auto")
     with torch.no_grad():
         changed.classifier.weight[0, 0] += 1
     other = BertTokenizerFast(vocab={word: i for i, word in enumerate(WORDS)}, do_lower_case=False)

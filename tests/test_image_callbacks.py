@@ -183,7 +183,7 @@ def biases(model):
 
 
 def test_biases_shrink_in_equal_parts_to_exactly_zero(tmp_path):
-    model, seen = bcosify(resnet(), use_bias=True), []
+    model, seen = bcosify(resnet(), keep_biases=True), []
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -201,7 +201,7 @@ def test_biases_shrink_in_equal_parts_to_exactly_zero(tmp_path):
 
 def test_bias_decay_resumes_and_ends_at_zero_while_biases_learn(tmp_path):
     def trainer():
-        return trainer_for(tmp_path, bcosify(resnet(), use_bias=True), [BiasDecayCallback(1.0)], save_strategy="steps", save_steps=2, max_steps=6)
+        return trainer_for(tmp_path, bcosify(resnet(), keep_biases=True), [BiasDecayCallback(1.0)], save_strategy="steps", save_steps=2, max_steps=6)
 
     def saved(step):
         return biases(AutoModelForImageClassification.from_pretrained(tmp_path / f"checkpoint-{step}"))
@@ -217,7 +217,7 @@ def test_bias_decay_resumes_and_ends_at_zero_while_biases_learn(tmp_path):
 
 
 def test_bias_decay_needs_biases(tmp_path):
-    with pytest.raises(ValueError, match="use_bias=True"):
+    with pytest.raises(ValueError, match="keep_biases=True"):
         trainer_for(tmp_path, bcosify(resnet()), [BiasDecayCallback()]).train()
     with pytest.raises(ValueError, match="0 < fraction <= 1"):
         BiasDecayCallback(0)

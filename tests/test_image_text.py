@@ -18,7 +18,7 @@ from bcos_hf.models.modeling_dual_encoder import DualEncoderModel
 WITH_TEXT = [family for family, sizes in EMBEDDERS.items() if "text_config" in sizes]
 CONVOLUTIONAL = [family for family in EMBEDDERS if "resnet" in family or family == "dual_encoder"]
 RESNETS = [family for family in EMBEDDERS if "resnet" in family]
-SAME = dict(b=1.0, use_bias=True)
+SAME = dict(b=1.0, keep_biases=True)
 
 
 def standard_of(family):
@@ -104,9 +104,9 @@ def test_b_1_with_biases_and_positions_is_the_standard_model(family):
     assert all(torch.equal(value, before[name]) for name, value in standard.state_dict().items())
 
 
-@pytest.mark.parametrize("fields", [{}, {"b": 1.5, "use_bias": True}, {"b": [1.25, 2.0]}, {"weight_norm": "unit", "max_out": 2}, {"input_encoding": "none"}])
+@pytest.mark.parametrize("fields", [{}, {"b": 1.5, "keep_biases": True}, {"b": [1.25, 2.0]}, {"weight_norm": "unit", "max_out": 2}, {"input_encoding": "none"}])
 def test_contributions_add_up_to_the_cosine(family, fields):
-    positions = {"keep_positions": fields.get("use_bias", False)} if family in RESNETS else {}
+    positions = {"keep_positions": fields.get("keep_biases", False)} if family in RESNETS else {}
     model, x, given = bcosify(standard_of(family), **fields, **positions), pictures_for(family), prompts(family)
     made = model.explain(x, **given, targets=[[0, 1, 2, 3]] * 3)
     torch.testing.assert_close(made.logits, F.cosine_similarity(model.image_embeds(x)[:, None], text_embeds(model, given)[None], dim=-1))

@@ -30,22 +30,22 @@ def test_b_1_with_biases_is_the_standard_model(member):
     torch.testing.assert_close(twin(**batch).logits, standard(**batch).logits, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize("keep_biases", [False, True])
 @pytest.mark.parametrize("head_activation", ["identity", "keep"])
-def test_jacobian_times_input_is_the_output(family, batch, use_bias, head_activation):
-    model = bcosify(tiny(family), b=1.5, use_bias=use_bias, head_activation=head_activation)
+def test_jacobian_times_input_is_the_output(family, batch, keep_biases, head_activation):
+    model = bcosify(tiny(family), b=1.5, keep_biases=keep_biases, head_activation=head_activation)
     explanation = model.explain(**batch, targets=[[0, 1, 2]] * 3)
     total = torch.einsum("nkx,nx->nk", explanation.weights.flatten(2), explained_input(model, batch).flatten(1)) + explanation.constant
     torch.testing.assert_close(total, model(**batch).logits, rtol=0, atol=1e-8)
     if family in TEXT:  # pictures have position embeddings and a logit bias besides
-        assert (explanation.constant.abs().max() > 0) == use_bias
+        assert (explanation.constant.abs().max() > 0) == keep_biases
 
 
 @pytest.mark.parametrize("b", [*B, [1.25, 2.0]])
 @pytest.mark.parametrize("weight_norm", ["none", "unit"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_explanation_mode_never_changes_a_value(family, batch, b, weight_norm, dtype):
-    model = bcosify(tiny(family), b=b, weight_norm=weight_norm, use_bias=True, head_activation="keep").to(dtype)
+    model = bcosify(tiny(family), b=b, weight_norm=weight_norm, keep_biases=True, head_activation="keep").to(dtype)
     batch = {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}
     ordinary = model(**batch).logits
     with model.explanation_mode(), model.explanation_mode():
@@ -60,7 +60,7 @@ def test_explanation_mode_ends_on_an_error(family, batch):
     assert not any(getattr(module, "explaining", 0) for module in model.modules())
 
 
-@pytest.mark.parametrize("fields", [{}, {"use_bias": True}, {"logit_bias": -0.7, "logit_temperature": 2.0}, {"max_out": 2}, {"learnable_b": True}])
+@pytest.mark.parametrize("fields", [{}, {"keep_biases": True}, {"logit_bias": -0.7, "logit_temperature": 2.0}, {"max_out": 2}, {"learnable_b": True}])
 def test_contributions_add_up(member, fields):
     (family, head), batch = member, batch_of(member[0])
     model, position = bcosify(tiny(family, head), b=1.5, **fields), POSITION.get(head)
@@ -74,7 +74,7 @@ def test_contributions_add_up(member, fields):
 
 @pytest.mark.parametrize("contrast", [1, "mean"])
 def test_contrast_is_a_difference(family, batch, contrast):
-    model = bcosify(tiny(family), use_bias=True)
+    model = bcosify(tiny(family), keep_biases=True)
     explanation = model.explain(**batch, targets=0, contrast=contrast)
     logits = model(**batch).logits
     other = logits[:, 1] if contrast == 1 else logits.mean(1)
@@ -99,7 +99,7 @@ def test_every_source_tensor_is_used_or_listed(member):
 
 
 def test_targets_and_batch_mates_do_not_matter(family, batch):
-    model = bcosify(tiny(family), use_bias=True)
+    model = bcosify(tiny(family), keep_biases=True)
     together = model.explain(**batch, targets=[[0, 1, 2]] * 3)
     chunked = model.explain(**batch, targets=[[0, 1, 2]] * 3, chunk=2)
     torch.testing.assert_close(chunked.contributions, together.contributions, rtol=0, atol=1e-12)

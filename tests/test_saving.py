@@ -16,7 +16,7 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("fields", [{}, {"use_bias": True, "learnable_b": True, "max_out": 2, "b": 1.25}])
+@pytest.mark.parametrize("fields", [{}, {"keep_biases": True, "learnable_b": True, "max_out": 2, "b": 1.25}])
 def test_round_trip(member, fields, tmp_path):
     model, head = bcosify(tiny(*member), **fields).float(), member[1]
     model.save_pretrained(tmp_path, max_shard_size="15KB")

@@ -62,7 +62,7 @@ def test_off_nothing_is_blurred(image_family):
 @pytest.mark.parametrize("family", sorted(IMAGE))
 @pytest.mark.parametrize("max_pool", ["average", "keep"])
 def test_on_contributions_still_add_up(family, max_pool):
-    model = bcosify(tiny(family), b=1.5, use_bias=True, stride_blur=True, max_pool=max_pool)
+    model = bcosify(tiny(family), b=1.5, keep_biases=True, stride_blur=True, max_pool=max_pool)
     batch = batch_of(family)
     explanation = model.explain(**batch, targets=[[0, 1, 2]] * len(batch["pixel_values"]))
     x, rows = explained_input(model, batch).flatten(1), explanation.weights.flatten(2)

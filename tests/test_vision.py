@@ -55,7 +55,7 @@ def test_laws_hold_for_every_variant(family, fields):
     x = pictures(vision)
     twin = bcosify(standard, **same(family))
     torch.testing.assert_close(twin(x).logits, standard(x).logits, rtol=0, atol=1e-12)
-    explanation = bcosify(standard, use_bias=True).explain(x, targets=[[0, 2]] * 2)
+    explanation = bcosify(standard, keep_biases=True).explain(x, targets=[[0, 2]] * 2)
     assert explanation.relative_residual.max() < 1e-10
     assert explanation.contributions.shape == (2, 2, 16, 16) and explanation.weights.shape == (2, 2, 2 * vision.num_channels, 16, 16)
 
@@ -160,18 +160,18 @@ def test_cnn_rules_are_fields():
     standard = tiny("resnet")
     kinds = {name: {type(module).__name__ for module in bcosify(standard, **fields).modules()} for name, fields in {
         "default": {}, "centred": {"batch_norm": "centered"}, "position": {"batch_norm": "position"}, "max": {"max_pool": "keep"},
-        "linear": {"hidden_activation": "identity"},
+        "linear": {"inner_activation": "identity"},
     }.items()}  # fmt: skip
     assert {"UncenteredBatchNorm2d", "AvgPool2d", "ReLU"} <= kinds["default"] and "MaxPool2d" not in kinds["default"]
     assert "BcosBatchNorm2d" in kinds["centred"] and "PositionNorm2d" in kinds["position"] and "MaxPool2d" in kinds["max"] and "ReLU" not in kinds["linear"]
 
 
 @pytest.mark.parametrize("batch_norm", sorted(bcos_batch_norm.BATCH_NORMS))
-@pytest.mark.parametrize("hidden_activation", ["keep", "identity"])
-@pytest.mark.parametrize("use_bias", [True, False])
-def test_contributions_add_up_under_all_cnn_rules(batch_norm, hidden_activation, use_bias):
+@pytest.mark.parametrize("inner_activation", ["keep", "identity"])
+@pytest.mark.parametrize("keep_biases", [True, False])
+def test_contributions_add_up_under_all_cnn_rules(batch_norm, inner_activation, keep_biases):
     for family in CONVOLUTIONAL[:2]:
-        model = bcosify(tiny(family), batch_norm=batch_norm, hidden_activation=hidden_activation, use_bias=use_bias, max_pool="keep")
+        model = bcosify(tiny(family), batch_norm=batch_norm, inner_activation=inner_activation, keep_biases=keep_biases, max_pool="keep")
         assert model.explain(**batch_of(family), targets=[[0, 1]] * 3).relative_residual.max() < 1e-10
 
 
@@ -189,10 +189,10 @@ def test_a_batch_norm_without_what_folding_needs(affine, statistics):
     norm.normalization = nn.BatchNorm2d(8, affine=affine, track_running_stats=statistics).double().eval()
     if not affine:  # nothing can take up the mean: the twin's own parameters would be new
         with pytest.raises(ValueError, match="affine parameters"):
-            bcosify(standard, use_bias=True)
+            bcosify(standard, keep_biases=True)
     elif not statistics:
         with pytest.raises(ValueError, match="running statistics"):
-            bcosify(standard, use_bias=True)
+            bcosify(standard, keep_biases=True)
 
 
 def test_a_second_convolution_of_three_channels_is_left_alone():

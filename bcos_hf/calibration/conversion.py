@@ -39,7 +39,7 @@ def bcosify(
         r2_budget: choose B for each hidden layer, as high as costs it at most this much of the R^2 that it has at B = 1
             (see `choose_b`).
         refit: settings of `RefitSettings` (ridges, steps, memory_mb, seed, ...).
-        **fields: configuration fields to set (b, weight_norm, use_bias, num_labels, id2label, ...). A refit needs
+        **fields: configuration fields to set (b, weight_norm, keep_biases, num_labels, id2label, ...). A refit needs
             weight_norm "none", which it sets.
 
     Returns:

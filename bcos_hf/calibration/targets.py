@@ -180,7 +180,7 @@ class Targets:
         taken off.
         """
         layer = self.twin[self.step.name]
-        if layer.logit_bias is not None and not self.config.use_bias and target.shape[-1] > 1:
+        if layer.logit_bias is not None and not self.config.keep_biases and target.shape[-1] > 1:
             target = target - target.mean(-1, keepdim=True)
         return target if layer.logit_temperature is None else target * layer.logit_temperature
 

@@ -56,7 +56,7 @@ def from_bcos_lm(folder: str | os.PathLike, **fields) -> PreTrainedModel:
     b = [*given["b_list"], given["b"]] if given.get("different_b_per_layer") else given["b"]
     values = {name: value for name, value in given.items() if name not in THEIRS}
     head = {"convert_lm_head": True} if given.get("bcos_lm_head") else {}
-    config = cls.config_class(**{**values, **activation, **head, "b": b, "use_bias": False, **fields})
+    config = cls.config_class(**{**values, **activation, **head, "b": b, "keep_biases": False, **fields})
     return model_of(cls, config, {name.replace(".linear.", "."): value for name, value in _tensors_of(Path(folder)).items()}, WANTED)
 
 

@@ -34,9 +34,9 @@ class Family(NamedTuple):
     strip: Callable[[str], str] = names.bare
 
 
-_B_COS = dict(weight_norm="unit", input_encoding="add_inverse", hidden_activation="identity")
+_B_COS = dict(weight_norm="unit", input_encoding="add_inverse", inner_activation="identity")
 # all layers of their ConvNeXt are convolutions, so their eps is 1e-3; all its layer norms have 1e-6
-_CONVNEXT = dict(norm_eps=1e-3, layer_norm_eps=1e-6)
+_CONVNEXT = dict(bcos_eps=1e-3, layer_norm_eps=1e-6)
 FAMILIES = {
     "resnet": Family(BcosResNetForImageClassification, names.RESNET, _B_COS),
     "resnext": Family(BcosResNeXtForImageClassification, names.RESNET, _B_COS),

@@ -43,7 +43,7 @@ def from_bcosification(source: str | os.PathLike | dict, ema: bool = True, **fie
     Args:
         source: a file, a checkpoint that is loaded already, or a state dict.
         ema: take the averaged weights, where there are some.
-        **fields: configuration fields that tensors do not tell, or that shall be others: b, hidden_activation, head_before_pooling, max_pool, logit_bias,
+        **fields: configuration fields that tensors do not tell, or that shall be others: b, inner_activation, head_before_pooling, max_pool, logit_bias,
             num_attention_heads. Where neither they nor the hyper-parameters of the checkpoint say, they are the published ones (B = 2).
 
     Returns:
@@ -63,7 +63,7 @@ def from_bcosification(source: str | os.PathLike | dict, ema: bool = True, **fie
     if settings.get("bfy_mean_zero") or (settings and "bcosify_args" not in settings):
         raise ValueError(f"Expected {WANTED} that reads [z, -z] (no bfy_mean_zero), with bcosify_args in its hyper-parameters; got {settings}.")
     state, unknown = names.renamed({name: _as_ours(name, value, settings) for name, value in given.items()}, family.table, str)
-    common = dict(b=settings.get("bcos_args", {}).get("b", 2.0), use_bias=any(name.endswith(".bias") for name in state))
+    common = dict(b=settings.get("bcos_args", {}).get("b", 2.0), keep_biases=any(name.endswith(".bias") for name in state))
     common["learnable_b"] = any(name.endswith(".b") for name in state)
     try:
         shape = family.config_of(given, settings)
@@ -114,7 +114,7 @@ def _as_ours(name: str, value: Tensor, settings: dict) -> Tensor:
 def _activations(settings: dict) -> dict:
     asked = settings.get("bcosify_args", {})
     norm = "uncentered" if asked.get("norm_layer", "BnUncV2") in ("BnUncV2", "BnUnc2d") else "centered"
-    return dict(hidden_activation="keep" if asked.get("act_layer", True) else "identity", batch_norm=norm)
+    return dict(inner_activation="keep" if asked.get("act_layer", True) else "identity", batch_norm=norm)
 
 
 def _classifier(head: Tensor, settings: dict) -> dict:
@@ -150,7 +150,7 @@ def _simple_vit(given: dict[str, Tensor], settings: dict) -> dict:
     made |= dict(num_hidden_layers=len({match[1] for name in given if (match := re.match(r"transformer\.encoder_(\d+)\.", name))}))
     made |= dict(num_attention_heads=max(1, len(given["transformer.encoder_0.attn.to_qkv.weight"]) // 3 // HEAD_WIDTH))
     made |= dict(intermediate_size=len(given["transformer.encoder_0.ff.net.linear1.weight"]), num_labels=len(given["linear_head.linear.weight"]))
-    made |= dict(hidden_activation="keep" if settings.get("act_layer", True) else "identity")
+    made |= dict(inner_activation="keep" if settings.get("act_layer", True) else "identity")
     made |= dict(head_before_pooling=settings.get("args", {}).get("gap_reorder", True))
     return made | dict(logit_bias=settings.get("logit_bias", LOGIT_BIAS) if settings.get("logit_layer", True) else None)
 

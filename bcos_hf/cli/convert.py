@@ -33,7 +33,7 @@ def convert(
     folder: Annotated[Path, typer.Argument(help="Where the B-cos model is saved, new or empty.")],
     b: Annotated[float | None, typer.Option(help="Exponent B; left out: the family's.")] = None,
     weight_norm: Annotated[str | None, typer.Option(help="'unit' or 'none'; to calibrate: 'none'.")] = None,
-    use_bias: Annotated[bool, typer.Option(help="Keep the biases.")] = False,
+    keep_biases: Annotated[bool, typer.Option(help="Keep the biases.")] = False,
     input_encoding: Annotated[str | None, typer.Option(help=ENCODING)] = None,
     calibrate: Annotated[str | None, typer.Option(help=DATASET)] = None,
     calibration_samples: Annotated[
@@ -62,7 +62,7 @@ def convert(
         if calibrate is not None and input_encoding is None and AutoConfig.from_pretrained(source).model_type in CNNS:
             input_encoding = "add_inverse"
         given = {"b": b, "weight_norm": weight_norm, "input_encoding": input_encoding}
-        fields = {"use_bias": use_bias, **{name: value for name, value in given.items() if value is not None}}
+        fields = {"keep_biases": keep_biases, **{name: value for name, value in given.items() if value is not None}}
         beside, kept, notes = processors(source), {}, [UNTRAINED]
         images = None
         if calibrate is None:

@@ -47,7 +47,7 @@ def origin_sentence(model, trained: bool | None) -> str:
     trained = trained_since(model, record) if trained is None else trained
     source = "a standard model" if base is None else f"[{base}](https://huggingface.co/{base})"
     if refit is None:
-        same = model.config.b == 1 and model.config.use_bias  # what the standard model computes, so that nothing is amiss
+        same = model.config.b == 1 and model.config.keep_biases  # what the standard model computes, so that nothing is amiss
         plain = ", without training. " if same else f", {UNTRAINED}. "
         return f"Converted from {source}" + {None: ". ", True: ", then fine-tuned. ", False: plain}[trained]
     made = f"Converted from {source} by a least-squares refit of its layers on {refit['samples']:,} unlabeled inputs"
@@ -83,7 +83,7 @@ def card_blocks(model, title: str, usage: Usage | None = None, metrics: dict | N
     origin = origin_sentence(model, trained=True if training and training.get("steps") != 0 else None)
     rows = "rows of unit length" if config.weight_norm == "unit" else "rows of any length"
     about = {"title": title, "parts": "pixels" if pictures else "tokens", "origin": origin, "b": config.b, "rows": rows}
-    blocks = {"about": ABOUT.format(**about, biases=", biases kept" if config.use_bias else "")}
+    blocks = {"about": ABOUT.format(**about, biases=", biases kept" if config.keep_biases else "")}
     if usage is not None:
         figure = "\n\n![explanation of the example](explanation.png)" if usage.figure else ""
         blocks["usage"] = f"## Use\n\n```python\n{usage.code}\n```\n\nprints\n\n```\n{usage.output}\n```{figure}"
@@ -91,7 +91,7 @@ def card_blocks(model, title: str, usage: Usage | None = None, metrics: dict | N
         blocks["results"] = results_block(metrics)
     if training:
         blocks["training"] = "\n".join(["## Training", "", *(f"- {name.replace('_', ' ')}: {value}" for name, value in training.items())])
-    kept = "It keeps biases: what they contribute is in the constant, which explains nothing of the input." if config.use_bias else ""
+    kept = "It keeps biases: what they contribute is in the constant, which explains nothing of the input." if config.keep_biases else ""
     citation = CITATION.format(version=__version__) + (REFIT_CITATION if "least-squares refit" in origin else "")
     return {**blocks, "limits": LIMITS.format(constant=kept), "citation": citation}
 

@@ -97,7 +97,7 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
         source: a Hub id, a folder, or a loaded transformers model, which is left untouched.
         auto_class: for an id or folder, the class to load it with, by which a head is chosen (AutoModelForSequenceClassification, ...). None: the class
             that the source was saved with.
-        **fields: configuration fields to set (b, weight_norm, use_bias, num_labels, id2label, ...).
+        **fields: configuration fields to set (b, weight_norm, keep_biases, num_labels, id2label, ...).
 
     Returns:
         The twin, in evaluation mode, in float32 (in the dtype of a loaded model), to be fine-tuned. Its `conversion_report` says what became of every

@@ -161,7 +161,7 @@ def convert_(model: nn.Module, config, roles: Roles) -> ConversionReport:
         if note:
             report.converted.append((name, before, type(module).__name__, note))
         for bias in ("bias", "in_proj_bias"):
-            if not config.use_bias and isinstance(getattr(module, bias, None), nn.Parameter):
+            if not config.keep_biases and isinstance(getattr(module, bias, None), nn.Parameter):
                 setattr(module, bias, None)
     return report
 
@@ -181,7 +181,7 @@ def _convert_leaf_(name: str, module: nn.Module, config, roles: Roles, in_gated_
         return _blur_pool_(module, config)
     if kind in GATES or kind in LINEAR_ACTIVATIONS:
         is_head = name in roles.head_activations
-        if kind is not nn.Identity and (config.head_activation if is_head else config.hidden_activation) == "identity":
+        if kind is not nn.Identity and (config.head_activation if is_head else config.inner_activation) == "identity":
             module.__class__ = nn.Identity
             return f"{'head' if is_head else 'hidden'} activation dropped"
         if kind in GATES:
@@ -226,7 +226,7 @@ def _convert_linear_(name: str, module: nn.Module, config, roles: Roles, is_stem
     elif isinstance(module, nn.Conv2d) and getattr(config, "stride_blur", False):
         module.blur = _steps_over(module)
     b = config.b_of(roles.layer_of(name))
-    module.set_bcos(b, config.weight_norm, config.max_out, config.learnable_b, config.norm_eps)
+    module.set_bcos(b, config.weight_norm, config.max_out, config.learnable_b, config.bcos_eps)
     if config.max_out > 1:
         _widen_(module, config.max_out)
     if name in roles.logits:

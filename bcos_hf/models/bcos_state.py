@@ -27,7 +27,7 @@ def matched_state(model: nn.Module, twin: nn.Module) -> tuple[dict[str, Tensor],
             dropped[name] = f"a head for {len(value)} labels, not {twin.config.num_labels}"
         elif match is not None:
             state[match] = value
-        elif name.endswith("bias") and not twin.config.use_bias:
+        elif name.endswith("bias") and not twin.config.keep_biases:
             dropped[name] = "bias"
         elif name.endswith(("running_mean", "running_var", "num_batches_tracked")):
             dropped[name] = "statistics, which the norm in its place does not have"
@@ -65,6 +65,6 @@ def _folded(state: dict[str, Tensor], name: str, eps: float) -> Tensor:
     if any(part is None for part in parts.values()):
         raise ValueError(
             f"{name}: expected a BatchNorm2d with running statistics and affine parameters, whose mean can be folded into its bias; it lacks "
-            f"{', '.join(key for key, part in parts.items() if part is None)}. Convert with use_bias=False or batch_norm='centered'."
+            f"{', '.join(key for key, part in parts.items() if part is None)}. Convert with keep_biases=False or batch_norm='centered'."
         )
     return folded_bias(**parts, eps=eps)

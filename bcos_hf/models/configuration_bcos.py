@@ -1,7 +1,10 @@
 """The configuration fields that every B-cos family adds to the configuration it extends."""
 
+import inspect
 import math
 from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
 
 from .bcos_batch_norm import BATCH_NORMS
 from .bcos_inputs import ENCODINGS
@@ -13,11 +16,23 @@ CHOICES = {
     "weight_norm": WEIGHT_NORMS,
     "input_encoding": tuple(ENCODINGS),
     "head_activation": ("identity", "keep"),
-    "hidden_activation": ("keep", "identity"),
+    "inner_activation": ("keep", "identity"),
     "batch_norm": tuple(BATCH_NORMS),
     "max_pool": ("average", "keep"),
     "norm_layer": ("layer_norm", "batch_norm"),
 }
+# names that fields had, under which older folders were saved -> their names now; transformers uses the old ones in other families
+RENAMED = {"use_bias": "keep_biases", "norm_eps": "bcos_eps", "hidden_activation": "inner_activation"}
+
+
+def bcos_fields(config_class: type) -> set[str]:
+    """Names of the fields that a B-cos configuration adds to the standard one."""
+    mixins = [base for base in config_class.__mro__ if issubclass(base, BcosConfigMixin)]
+    return {name for base in mixins if not issubclass(base, PreTrainedConfig) for name in _declared(base)}
+
+
+def _declared(base: type) -> set[str]:
+    return set(inspect.get_annotations(base))
 
 
 @dataclass(repr=False, kw_only=True)
@@ -28,34 +43,46 @@ class BcosConfigMixin:
         b: exponent B >= 1 of the B-cos layers; or a list, one value per hidden layer (stage of a CNN), whose last value also serves what lies outside
             the layers (stem, pooler, head) unless one further value is given for that.
         weight_norm: "unit" (rows of length 1, B-cos LM) or "none" (pretrained weights as they are, B-cosification of vision models).
-        use_bias: keep the additive biases; they are then reported as `constant` in explanations.
+        keep_biases: keep the additive biases; they are then reported as `constant` in explanations.
         max_out: rows per unit, of which the largest responds.
         learnable_b: make B a parameter of each layer, `b` its start.
-        norm_eps: eps in sqrt(|x|^2 + eps^2); None: 1e-3 in convolutions, 1e-12 in linear layers. B-cos LM has 1e-3.
+        bcos_eps: eps in sqrt(|x|^2 + eps^2); None: 1e-3 in convolutions, 1e-12 in linear layers. B-cos LM has 1e-3.
         input_encoding: "none", or for pictures "normalized" ([z, -z]) and "add_inverse" ([x, 1 - x]).
         head_before_pooling: classify each position, then take the mean (pictures).
         head_activation: "identity" drops the tanh or ReLU of a classification head, "keep" makes it a gate.
-        hidden_activation: "keep" makes the activations gates, "identity" drops them (a B-cos layer is non-linear without).
+        inner_activation: "keep" makes the activations gates, "identity" drops them (a B-cos layer is non-linear without).
         logit_bias: added to the logits of a classification head; "auto" is -log(num_labels - 1). logit_temperature: divides them.
         base_model, base_revision: Hub id of the model that was converted, and its commit; None where it came from elsewhere.
     """
 
     b: float | int | list[float | int] = 2.0
     weight_norm: str = "none"
-    use_bias: bool = False
+    keep_biases: bool = False
     max_out: int = 1
     learnable_b: bool = False
-    norm_eps: float | None = None
+    bcos_eps: float | None = None
     input_encoding: str = "none"
     head_before_pooling: bool = False
     head_activation: str = "identity"
-    hidden_activation: str = "keep"
+    inner_activation: str = "keep"
     logit_bias: float | int | str | None = None
     logit_temperature: float | int | None = None
     base_model: str | None = None
     base_revision: str | None = None
 
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        standard = {name for base in cls.__mro__ if not issubclass(base, BcosConfigMixin) for name in _declared(base)}
+        if shared := sorted(standard & bcos_fields(cls)):
+            raise TypeError(
+                f"{cls.__name__}: expected B-cos fields that the standard configuration does not have, got {shared} in both. "
+                "One value cannot serve both: rename the B-cos field."
+            )
+
     def __post_init__(self, **kwargs) -> None:
+        for old, new in RENAMED.items():
+            if old in kwargs:
+                setattr(self, new, kwargs.pop(old))
         super().__post_init__(**kwargs)
         self.validate_bcos()  # here too, for a plain ValueError: the validators of @strict wrap theirs
 
@@ -106,7 +133,7 @@ class BcosTextConfigMixin(BcosConfigMixin):
 
     b: float | int | list[float | int] = 1.5
     weight_norm: str = "unit"
-    norm_eps: float | None = 1e-3
+    bcos_eps: float | None = 1e-3
 
     def validate_bcos(self) -> None:
         """As `BcosConfigMixin.validate_bcos`; fields that only pictures have must be at rest."""

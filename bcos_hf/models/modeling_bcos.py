@@ -21,6 +21,7 @@ from .bcos_dynamic import explanation_mode
 from .bcos_layers import Bcos
 from .bcos_saving import align_, auto_map_of, copy_code, filled_at_once, origin_of, whole_weights
 from .bcos_state import completed_state, matched_state
+from .configuration_bcos import RENAMED, bcos_fields
 
 
 _borrowing = threading.RLock()
@@ -70,7 +71,7 @@ class BcosModelMixin:
                 module.__class__ = self.twins[type(module)]
                 getattr(module, "complete", lambda: None)()
         self.conversion_report = convert_(self, config, self._roles)
-        if not config.use_bias and self._tied_weights_keys:
+        if not config.keep_biases and self._tied_weights_keys:
             self._tied_weights_keys = {key: value for key, value in self._tied_weights_keys.items() if not key.endswith("bias")}
         self.post_init()
 
@@ -96,7 +97,7 @@ class BcosModelMixin:
 
         Args:
             model: a model of the family this class extends, with this head, another one or none. A head that it lacks is new and random.
-            **fields: configuration fields to set (b, weight_norm, use_bias, num_labels, ...).
+            **fields: configuration fields to set (b, weight_norm, keep_biases, num_labels, ...).
 
         Returns:
             The twin, in evaluation mode, on the device and in the dtype of `model`; its `conversion_report` accounts for every tensor.
@@ -124,7 +125,7 @@ class BcosModelMixin:
                 f"{cls.__name__}.from_standard: expected a transformers model with a {standard.__name__}, got a {type(model).__name__}. "
                 "bcos_hf.bcosify picks the class for a model."
             )
-        left_out = {"architectures", "auto_map", "model_type", "transformers_version"}
+        left_out = {"architectures", "auto_map", "model_type", "transformers_version", *bcos_fields(cls.config_class), *RENAMED}
         if "num_labels" in fields or "id2label" in fields:
             left_out |= {"id2label", "label2id"}
         values = {key: value for key, value in model.config.to_dict().items() if key not in left_out}

@@ -71,7 +71,7 @@ class BcosImageClassifierMixin(BcosVisionModelMixin):
 
     def __init__(self, config, *args, **kwargs) -> None:
         super().__init__(config, *args, **kwargs)
-        if config.head_before_pooling and config.norm_eps is None and self.is_convolutional:
+        if config.head_before_pooling and config.bcos_eps is None and self.is_convolutional:
             self._head().eps = BcosConv2d.eps  # there the head is a 1x1 convolution, as published
 
     # whether last_hidden_state is a map [N, C, H, W]

@@ -55,7 +55,7 @@ class BScheduleCallback(TrainerCallback):
 class BiasDecayCallback(TrainerCallback):
     """Shrinks every bias to exactly 0, in equal parts over the first `fraction` of the training steps, while it goes on learning.
 
-    After step t biases are multiplied by s(t) / s(t - 1), s(t) = max(0, 1 - t / (fraction * steps)). The model needs use_bias=True.
+    After step t biases are multiplied by s(t) / s(t - 1), s(t) = max(0, 1 - t / (fraction * steps)). The model needs keep_biases=True.
     """
 
     def __init__(self, fraction: float = 0.5) -> None:
@@ -65,8 +65,8 @@ class BiasDecayCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
         """Check that there are biases."""
-        if not getattr(model.config, "use_bias", True):
-            raise ValueError("BiasDecayCallback expects a model with use_bias=True.")
+        if not getattr(model.config, "keep_biases", True):
+            raise ValueError("BiasDecayCallback expects a model with keep_biases=True.")
         self.biases = [parameter for name, parameter in model.named_parameters() if name.endswith("bias")]
         if not self.biases:
             raise ValueError("BiasDecayCallback expects a model with biases, this one has none.")

@@ -66,7 +66,7 @@ def causal_lm_trainer(model_args: CausalModelArguments, data_args: RunningTextAr
 
     model = standard
     if not a.conventional:
-        fields = {"b": a.b, "weight_norm": weight_norm, "use_bias": a.use_bias, "convert_lm_head": a.convert_lm_head}
+        fields = {"b": a.b, "weight_norm": weight_norm, "keep_biases": a.keep_biases, "convert_lm_head": a.convert_lm_head}
         fields["learnable_b"] = a.b_schedule == "learnable"
         model = converted(standard, missing, a, fields, inputs, d.dataset_name or d.train_file, device=training_args.device)
     trainer = BcosTrainer(

@@ -28,7 +28,7 @@ from .trainer import accuracy
 from .training_rows import image_batches
 
 
-FIELDS = ("b", "use_bias", "max_pool", "input_encoding")
+FIELDS = ("b", "keep_biases", "max_pool", "input_encoding")
 OPENAI_FILES = (".pt", ".pth")
 OPENAI_TEXTS = "openai/clip-vit-base-patch32"  # all of OpenAI's models have its tokenizer
 

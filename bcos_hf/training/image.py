@@ -30,7 +30,7 @@ from .training_rows import image_batches
 EMBEDDED = {"resnet50": resnet50_folder, "vit_s": vit_s_folder}
 # configuration fields that are arguments by the same name; those left at None are the family's
 FIELDS = (
-    "b", "weight_norm", "use_bias", "input_encoding", "head_before_pooling", "batch_norm", "max_pool", "hidden_activation", "max_out", "logit_temperature",
+    "b", "weight_norm", "keep_biases", "input_encoding", "head_before_pooling", "batch_norm", "max_pool", "inner_activation", "max_out", "logit_temperature",
 )  # fmt: skip
 LOGIT_BIASES = {"auto": "auto", "none": None}
 # of B-cos v2 (Boehle et al., TPAMI 2024), where it differs from B-cosification

@@ -56,7 +56,7 @@ def load_model(args: ModelArguments, names: list[str], tokenizer, config, inputs
         model, info = AutoModelForSequenceClassification.from_pretrained(source_of(args), output_loading_info=True, **labels, **common)
         return model, set(info["missing_keys"])
     weight_norm = weight_norm_of(args, "unit")
-    fields = {**common, "b": args.b, "weight_norm": weight_norm, "use_bias": args.use_bias, "learnable_b": args.b_schedule == "learnable"}
+    fields = {**common, "b": args.b, "weight_norm": weight_norm, "keep_biases": args.keep_biases, "learnable_b": args.b_schedule == "learnable"}
     standard, missing = standard_of(source_of(args), AutoModelForSequenceClassification)
     model = converted(standard, missing, args, {**labels, **fields}, inputs, data_name, device=device)
     return model, set(model.conversion_report.new)
