@@ -17,76 +17,79 @@ from bcos_hf.models.bcos_writing import filled_at_once, is_free, write_text
 
 
 ROOT = Path(__file__).parents[1]
-# a save is killed before its k-th change of a name, for every k
+CASES = {"one": ("1GB", "1GB"), "shards": ("20KB", "40KB"), "from shards": ("20KB", "1GB"), "in place": ("20KB", "40KB")}
+# for each case a save is killed before its k-th change of a name, for every k; the processes share what is imported
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[1:2]
-from conftest import tiny
-from bcos_hf import bcosify
+sys.path.insert(0, sys.argv[1])
+from test_writing import CASES, models
 from bcos_hf.models import bcos_writing
-folder, shard, in_place = sys.argv[2], sys.argv[3], sys.argv[4] == "True"
-new = bcosify(tiny("bert"), b=1.25).float()
-if in_place:
-    bcos_writing.EXCHANGES = {}
-for k in range(100):
-    shutil.copytree(f"{folder}/old", f"{folder}/{k}/model")
-    if os.fork() == 0:
-        count = 0
 
-        def counted(call):
-            def replaced(*args, **kwargs):
-                global count
-                count += 1
-                if count > k:
-                    os._exit(9)
-                return call(*args, **kwargs)
+place, (old, new) = Path(sys.argv[2]), models()
+for case, (before, after) in CASES.items():
+    old.save_pretrained(place / case / "old", max_shard_size=before)
+    (place / case / "old" / "notes.txt").write_text("mine")
+    status, k = 9, 0
+    while status:
+        folder = place / case / str(k) / "model"
+        shutil.copytree(place / case / "old", folder)
+        if os.fork() == 0:
+            left = k
 
-            return replaced
+            def counted(call):
+                def replaced(*args, **kwargs):
+                    global left
+                    left -= 1
+                    if left < 0:
+                        os._exit(9)
+                    return call(*args, **kwargs)
 
-        for owner, name in ((os, "rename"), (os, "replace"), (Path, "unlink")):
-            setattr(owner, name, counted(getattr(owner, name)))
-        bcos_writing._exchange = counted(bcos_writing._exchange)
-        new.save_pretrained(f"{folder}/{k}/model", max_shard_size=shard)
-        os._exit(0)
-    if os.waitstatus_to_exitcode(os.wait()[1]) == 0:
-        print(k)
-        break
+                return replaced
+
+            for owner, name in ((os, "rename"), (os, "replace"), (Path, "unlink"), (bcos_writing, "_exchange")):
+                setattr(owner, name, counted(getattr(owner, name)))
+            if case == "in place":
+                bcos_writing.EXCHANGES = {}
+            new.save_pretrained(folder, max_shard_size=after)
+            os._exit(0)
+        status, k = os.waitstatus_to_exitcode(os.wait()[1]), k + (5 if case == "in place" else 1)
 """
+
+
+def models():
+    """Two models of one layout, with other weights and another B."""
+    old, new = bcosify(tiny("bert"), b=2.0).float(), bcosify(tiny("bert"), b=1.25).float()
+    with torch.no_grad():
+        for parameter in old.parameters():
+            parameter.add_(1)
+    return old, new
 
 
 def weights_of(model):
     return torch.cat([value.flatten() for value in model.state_dict().values()])
 
 
-@pytest.mark.parametrize(
-    "before, after, in_place", [("1GB", "1GB", False), ("20KB", "40KB", False), ("1GB", "40KB", False), ("20KB", "1GB", False), ("20KB", "40KB", True)]
-)
-def test_a_save_that_is_killed_leaves_one_model_whole(before, after, in_place, tmp_path):
-    old = bcosify(tiny("bert"), b=2.0).float()
-    with torch.no_grad():
-        for parameter in old.parameters():
-            parameter.add_(1)
-    old.save_pretrained(tmp_path / "old", max_shard_size=before)
-    (tmp_path / "old" / "notes.txt").write_text("mine")
-    arguments = [str(ROOT / "tests"), str(tmp_path), after, str(in_place)]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
+def test_a_save_that_is_killed_leaves_one_model_whole(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(ROOT / "tests"), str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    seen, new = [], bcosify(tiny("bert"), b=1.25).float()
-    for folder in (tmp_path / str(k) / "model" for k in range(int(done.stdout) + 1)):
-        assert (folder / "notes.txt").read_text() == "mine"
-        try:
-            found = type(new).from_pretrained(folder)
-        except OSError:
-            assert in_place  # on a file system that cannot exchange, nothing loads rather than a mixture
-            continue
-        wanted = {2.0: old, 1.25: new}[found.config.b]
-        assert torch.equal(weights_of(found), weights_of(wanted))
-        seen.append(found.config.b)
-    assert seen == sorted(seen, reverse=True) and {2.0, 1.25} == set(seen)
-    new.save_pretrained(tmp_path / "0" / "model", max_shard_size=after)
-    assert [path.name for path in (tmp_path / "0").iterdir()] == ["model"]
-    assert torch.equal(weights_of(type(new).from_pretrained(tmp_path / "0" / "model")), weights_of(new))
+    old, new = models()
+    for case in CASES:
+        killed = sorted((path for path in (tmp_path / case).iterdir() if path.name != "old"), key=lambda path: int(path.name))
+        seen = []
+        for folder in (path / "model" for path in killed):
+            assert (folder / "notes.txt").read_text() == "mine"
+            try:
+                found = type(new).from_pretrained(folder)
+            except OSError:
+                assert case == "in place"  # on a file system that cannot exchange, nothing loads rather than a mixture
+                continue
+            assert torch.equal(weights_of(found), weights_of({2.0: old, 1.25: new}[found.config.b]))
+            seen.append(found.config.b)
+        assert len(seen) > 1 and seen == sorted(seen, reverse=True) and {2.0, 1.25} == set(seen)
+        new.save_pretrained(killed[1] / "model", max_shard_size=CASES[case][1])
+        assert [path.name for path in killed[1].iterdir()] == ["model"]
+        assert torch.equal(weights_of(type(new).from_pretrained(killed[1] / "model")), weights_of(new))
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -96,40 +99,32 @@ def full(*args, **kwargs):
     raise FULL
 
 
-WRITES = ["builtins.open", "io.open", "os.fsync", "os.replace", "os.rename", "os.mkdir", "shutil.copyfile", "safetensors.torch.save_file"]
+SAVED = {
+    "model": lambda model, path: model.save_pretrained(path),
+    "explanation": lambda model, path: model.explain(input_ids=torch.tensor([[5, 6, 7]])).save(path),
+    "text": lambda model, path: write_text(path, str(model.config.b)),
+}
+# kind -> at which calls it writes
+CALLS = {
+    "model": ["builtins.open", "os.fsync", "os.rename", "os.mkdir", "shutil.copyfile", "transformers.modeling_utils.safe_save_file"],
+    "explanation": ["os.fsync", "os.replace", "bcos_hf.models.bcos_explanation.save_file"],
+    "text": ["io.open", "os.fsync", "os.replace"],
+}
 
 
-@pytest.mark.parametrize("call", [*WRITES, "transformers.modeling_utils.safe_save_file"])
-def test_a_full_disk_is_named_and_changes_nothing(call, tmp_path, monkeypatch):
-    model = bcosify(tiny("bert"), b=2.0).float()
-    explanation = model.explain(torch.tensor([[5, 6, 7]]))
-    model.save_pretrained(tmp_path / "model")
-    explanation.save(tmp_path / "why.safetensors")
-    write_text(tmp_path / "text", "old")
-    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+@pytest.mark.parametrize("new", [False, True])
+@pytest.mark.parametrize("kind, call", [(kind, call) for kind, calls in CALLS.items() for call in calls])
+def test_a_full_disk_is_named_and_changes_nothing(kind, call, new, tmp_path, monkeypatch):
+    model, path = bcosify(tiny("bert"), b=2.0).float(), tmp_path / "deep" / "saved"
+    if not new:
+        SAVED[kind](model, path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     model.config.b = 1.25
-    writers = {
-        "model": lambda: model.save_pretrained(tmp_path / "model"),
-        "why.safetensors": lambda: explanation.save(tmp_path / "why.safetensors"),
-        "text": lambda: write_text(tmp_path / "text", "new"),
-        "deep": lambda: write_text(tmp_path / "deep" / "text", "new"),
-    }
-    failed = []
-    for name, write in writers.items():
-        with monkeypatch.context() as patched:
-            patched.setattr(call, full)
-            if call.endswith("save_file"):
-                patched.setattr("bcos_hf.models.bcos_explanation.save_file", full)
-            try:
-                write()
-            except OSError as error:
-                assert error.errno == errno.ENOSPC and str(tmp_path / name) in str(error) and "site-packages" not in str(error)
-                failed.append(name)
-    assert failed
-    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file() and path.parts[-2] != "deep" and path.parts[-1] not in set(writers) - set(failed)
-            and not ("model" not in failed and "model" in path.parts)} == {path: content for path, content in before.items()
-            if path.name not in set(writers) - set(failed) and not ("model" not in failed and "model" in path.parts)}  # fmt: skip
-    assert not list(tmp_path.rglob(".*.tmp"))
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=r"No space left.*unchanged") as raised:
+        patched.setattr(call, full)
+        SAVED[kind](model, path)
+    assert raised.value.errno == errno.ENOSPC and str(path) in str(raised.value) and "site-packages" not in str(raised.value)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_left_over_files_are_removed_and_those_of_others_stay(tmp_path):
@@ -181,4 +176,4 @@ def test_one_writer_serves_all(path):
     own = {"write_text", "write_bytes", "replace", "rename"} & {
         call.attr for call in calls if call.attr.startswith("write_") or ast.unparse(call.value) == "os"
     }
-    assert not own or path.name == "cost.py"  # which writes to /proc
+    assert not own or path.name in ("assets.py", "cost.py")  # the one renames within a temporary folder, the other writes to /proc

@@ -124,12 +124,17 @@ def _commit(temporary: Path, folder: Path, made: set[str], goes: Callable[[str],
 
 
 def _move(temporary: Path, folder: Path, made: set[str], goes: Callable[[str], bool]) -> None:
-    """One file after the other, the configuration first out and last in: in between, nothing loads."""
-    config = ["config.json"] if "config.json" in made else []
-    for name in [*config, *(path.name for path in folder.iterdir() if goes(path.name) and path.name not in made)]:
-        (folder / name).unlink(missing_ok=True)
-    for name in [*sorted(made - set(config)), *config]:
+    """One file after the other; what names the weights goes first and comes last, so that nothing loads in between."""
+    gone = sorted((path.name for path in folder.iterdir() if goes(path.name) and path.is_file()), key=_late, reverse=True)
+    for name in gone:
+        if name not in made or _late(name):
+            (folder / name).unlink()
+    for name in sorted(made, key=_late):
         os.replace(temporary / name, folder / name)
+
+
+def _late(name: str) -> int:
+    return 2 * (name in ("model.safetensors", "model.safetensors.index.json")) + (name == "config.json")
 
 
 def _gone(place: str, names: list[str], folder: Path, made: set[str], goes: Callable[[str], bool]) -> list[str]:
