@@ -22,6 +22,7 @@ from bcos_hf.data import minilm_folder, movie_reviews
 from bcos_hf.metrics import bootstrap_interval, faithfulness
 from bcos_hf.metrics.agreement import conversion_kept
 from bcos_hf.metrics.cost import machine
+from bcos_hf.models.bcos_writing import write_text
 
 
 SEEDS, LENGTH, BATCH, MASKED = (0, 1, 2), 128, 8, 200
@@ -114,7 +115,7 @@ def main() -> None:
             runs = [{"seed": seed, **measure(b, seed, args)} for seed in seeds.get(name, SEEDS)]
             hardware = {**machine(), "threads": torch.get_num_threads()}
             found.setdefault(name, {})[str(b)] = {"runs": runs, "refit": args.refit, "machine": hardware}
-            args.output.write_text(json.dumps({"command": "python recipes/refit_text.py", **found}, indent=1) + "\n", encoding="utf-8")
+            write_text(args.output, json.dumps({"command": "python recipes/refit_text.py", **found}, indent=1) + "\n")
             print(name, b, json.dumps(runs), flush=True)
 
 

@@ -7,8 +7,6 @@ import json
 import os
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -64,7 +62,7 @@ def _config_of(folder: Path) -> dict:
     """config.json, of which class, `bcos` and B are known to be there."""
     try:
         given = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"Expected {WANTED}, with a config.json; got {os.fspath(folder)!r} ({error}).") from error
     names = given.get("architectures") if isinstance(given, dict) else None
     if not isinstance(names, list) or len(names) != 1 or names[0] not in CLASSES:
@@ -79,9 +77,4 @@ def _tensors_of(folder: Path) -> dict[str, Tensor]:
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         raise ValueError(f"Expected {WANTED}, with one of {WEIGHTS}; got {sorted(file.name for file in folder.iterdir())}.")
-    if path.suffix == ".bin":
-        return state_of(path, WANTED)
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"Expected {WANTED}; got {os.fspath(path)!r}, which is damaged ({error}). Copy it again from where it was saved.") from error
+    return state_of(path, WANTED)

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
+from bcos_hf.models.bcos_writing import is_free
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pretrained networks, made inherently interpretable.")
 AS_JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -49,7 +51,7 @@ def check_new(folder: Path, source: str | None = None) -> None:
     """Raise a ValueError unless `folder` is new or empty, and another than that of the `source`."""
     if source is not None and Path(source).is_dir() and folder.resolve() == Path(source).resolve():
         raise ValueError(f"{folder}: expected another folder than that of the source. Nothing was changed.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise ValueError(f"{folder}: expected a new or empty folder, got one with content. Nothing was changed.")
 
 

@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from transformers.utils import logging
+
+from bcos_hf.models.bcos_writing import temporary_beside
 
 from .registries import CLIENTS, Asset, download
 
@@ -97,9 +98,9 @@ def _check(path: Path, asset: Asset, advice: str) -> None:
 @contextmanager
 def _temporary(cache: Path) -> Iterator[Path]:
     # inside the cache, so that os.replace stays on one file system
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=cache) as folder:
-        yield Path(folder)
+    with temporary_beside(cache / "made") as folder:
+        folder.mkdir()
+        yield folder
 
 
 def _download(asset: Asset, target: Path) -> None:

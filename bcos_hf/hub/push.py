@@ -13,9 +13,10 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from PIL import Image
 
+from bcos_hf.models.bcos_writing import write_bytes, write_text
+
 from .card import model_card
 from .conversion_record import save_conversion
-from .explanation_folder import written_whole
 from .usage import run_usage
 
 
@@ -38,8 +39,8 @@ def write_model_folder(
         raise RuntimeError(f"{repo_id}: the saved model is not the one in memory ({different[:3]} differ), so nothing is pushed.")
     usage = None if example is None else run_usage(model, folder, repo_id, example)
     if usage is not None and usage.figure:
-        (folder / "explanation.png").write_bytes(usage.figure)
-    (folder / "README.md").write_text(model_card(model, repo_id, existing, usage, metrics, **facts), encoding="utf-8")
+        write_bytes(folder / "explanation.png", usage.figure)
+    write_text(folder / "README.md", model_card(model, repo_id, existing, usage, metrics, **facts))
     save_conversion(folder, model)
     if metrics:
         save_evaluation(folder, metrics, facts.get("datasets"))
@@ -47,8 +48,7 @@ def write_model_folder(
 
 def save_evaluation(folder: str | Path, metrics: dict, datasets: list[str] | None = None) -> None:
     """Leave what was measured in a model's folder, as bcos_eval.json, for the card of its push. Arguments as those of `push`."""
-    with written_whole(Path(folder, EVALUATION)) as path:
-        path.write_text(json.dumps({"metrics": metrics, "datasets": datasets}, indent=2) + "\n", encoding="utf-8")
+    write_text(Path(folder, EVALUATION), json.dumps({"metrics": metrics, "datasets": datasets}, indent=2) + "\n")
 
 
 def recorded_evaluation(folder: str | Path) -> dict:

@@ -4,12 +4,13 @@ import importlib
 import json
 import os
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .bcos_writing import written_whole
 
 
 _TENSORS = ("logits", "targets", "contributions", "constant", "residual", "weights", "contrast", "pixel_values")
@@ -130,16 +131,10 @@ class Explanation:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to a safetensors file, all or nothing."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name) for name in _TENSORS}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items() if value is not None}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with written_whole(path) as temporary:
             save_file(tensors, temporary, metadata={"bcos_explanation": json.dumps({name: getattr(self, name) for name in _TEXTS})})
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Explanation":

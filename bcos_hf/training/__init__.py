@@ -11,7 +11,7 @@ from .embedding_losses import EMBEDDING_LOSSES, siglip_loss
 from .head_first import HeadFirst, head_inputs, head_of, train_head_
 from .image import image_inputs, image_trainer
 from .losses import bce_loss
-from .once import done_once, earlier_result
+from .once import done_once, earlier_result, own_folder
 from .output_distillation import OutputTeacher, between_processors, check_teacher, output_divergence
 from .pairing import fit_projections, image_tower_features, text_tower_features
 from .text import text_trainer
@@ -54,6 +54,7 @@ __all__ = [
     "image_trainer",
     "load_teacher",
     "output_divergence",
+    "own_folder",
     "parse",
     "save_text_side",
     "siglip_loss",

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
+from bcos_hf.models.bcos_writing import written_whole
+
 from .averaging import checkpoint_folder
 
 
@@ -64,4 +66,5 @@ class LearnedScale(TrainerCallback):
         """Write them into the checkpoint."""
         if state.is_world_process_zero:
             folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-            save_file({name: value.detach().clone() for name, value in self.parameters.items()}, folder / FILE)
+            with written_whole(folder / FILE) as path:
+                save_file({name: value.detach().clone() for name, value in self.parameters.items()}, path)

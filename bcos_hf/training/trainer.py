@@ -10,6 +10,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from bcos_hf.hub.card import model_card
 from bcos_hf.hub.conversion_record import save_conversion
 from bcos_hf.hub.push import existing_card
+from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.models.modeling_bcos import BcosModelMixin
 
 from .losses import bce_loss
@@ -100,7 +101,7 @@ class BcosTrainer(Trainer):
         training |= {"learning_rate": self.args.learning_rate, "schedule": str(self.args.lr_scheduler_type.value)}
         pushed = existing_card(self.hub_model_id, self.args.hub_token) if self.hub_model_id else None
         existing = path.read_text(encoding="utf-8") if pushed is None and path.exists() else pushed
-        path.write_text(model_card(model, self.hub_model_id or path.parent.name, existing, None, metrics, training), encoding="utf-8")
+        write_text(path, model_card(model, self.hub_model_id or path.parent.name, existing, None, metrics, training))
 
 
 def accuracy(prediction) -> dict[str, float]:
