@@ -3,7 +3,6 @@
 A family is `class BcosXForY(BcosModelMixin, XForY)` with a `config_class`; the forward pass stays transformers' own.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,11 +19,9 @@ from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
 from .bcos_layers import Bcos
 from .bcos_saving import align_, auto_map_of, copy_code, filled_at_once, origin_of, whole_weights
+from .bcos_sharing import sharing
 from .bcos_state import completed_state, matched_state
 from .configuration_bcos import RENAMED, bcos_fields
-
-
-_borrowing = threading.RLock()
 
 
 @contextmanager
@@ -159,19 +156,8 @@ class BcosModelMixin:
         return [names[index] for index in range(classes)] if len(names) == classes else None
 
     @contextmanager
-    def _explaining(self, probe: Tensor) -> Iterator[None]:
-        """Evaluation and explanation mode with gradients on, parameters frozen (nothing is kept for them), and all put back at the end.
-
-        One thread at a time: modes and flags belong to the model, so two that borrowed them at once would restore each other's.
-        """
-        with _borrowing, torch.inference_mode(False), torch.enable_grad(), explanation_mode(self, probe), ConstantAttention():
-            training = [module for module in self.modules() if module.training]
-            trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-            try:
-                self.eval().requires_grad_(False)
-                yield
-            finally:
-                for module in training:
-                    module.training = True
-                for parameter in trainable:
-                    parameter.requires_grad_(True)
+    def _explaining(self, probe: Tensor | None) -> Iterator["BcosModelMixin"]:
+        """A copy of this model over the same tensors, in evaluation and explanation mode, parameters frozen (nothing is kept for them), gradients on."""
+        model = sharing(self)
+        with torch.inference_mode(False), torch.enable_grad(), explanation_mode(model, probe), ConstantAttention():
+            yield model

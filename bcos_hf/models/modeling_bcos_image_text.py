@@ -119,8 +119,8 @@ class BcosImageTextMixin(BcosImageEmbeddingMixin):
         if (input_ids is None) == (text_embeds is None):
             raise ValueError("explain: expected the prompts either as input_ids [P, L] (with attention_mask) or as text_embeds [P, D].")
         if text_embeds is None:
-            with self._explaining(None), torch.no_grad():
-                text_embeds = self._text_embeds(input_ids, attention_mask)
+            with self._explaining(None) as model, torch.no_grad():
+                text_embeds = model._text_embeds(input_ids, attention_mask)
         return super().explain(pixel_values, text_embeds, **inputs)
 
     def _text_embeds(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -143,7 +143,7 @@ class BcosImageTextMixin(BcosImageEmbeddingMixin):
         if image_embeds.dim() != 2 or image_embeds.shape[1] != self._embed_dim:
             raise ValueError(f"image_embeds: expected [pictures, {self._embed_dim}], got {list(image_embeds.shape)}.")
         probe = torch.zeros(len(input_ids), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), leaf_at(self.text_model.embeddings) as leaf:
-            texts = unit(self._text_embeds(input_ids, attention_mask))
+        with self._explaining(probe) as model, leaf_at(model.text_model.embeddings) as leaf:
+            texts = unit(model._text_embeds(input_ids, attention_mask))
             made = explained(texts @ unit(image_embeds.detach().to(texts)).T, leaf[0], probe, targets, contrast, chunk=chunk)
         return replace(made, quantity="cosine")

@@ -60,8 +60,8 @@ class BcosTextModelMixin(BcosModelMixin):
         if position is not None and order is not None:
             position = order.argsort(1).gather(1, position[:, None])[:, 0]
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), leaf_at(*input_of(self.base_model)) as leaf:
-            logits = self._explained_logits(aligned, position)
+        with self._explaining(probe) as model, leaf_at(*input_of(model.base_model)) as leaf:
+            logits = model._explained_logits(aligned, position)
             made = explained(logits, leaf[0], probe, targets, contrast, chunk=chunk)
         made = replace(
             made,
