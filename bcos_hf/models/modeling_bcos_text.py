@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .bcos_explaining import explained
+from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
 from .bcos_text import as_given, attention_mask_of, check_length, input_of, right_padded, with_tokens
 from .modeling_bcos import BcosModelMixin, leaf_at
@@ -55,6 +55,8 @@ class BcosTextModelMixin(BcosModelMixin):
         """
         inputs = {name: value.to(self.device) for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
         mask = attention_mask_of(inputs)
+        if "inputs_embeds" in inputs:
+            check_finite("inputs_embeds", inputs["inputs_embeds"])
         aligned, order = right_padded({**inputs, "attention_mask": mask}, mask)
         position = self._position(position, tokenizer, inputs, mask)
         if position is not None and order is not None:
@@ -62,7 +64,7 @@ class BcosTextModelMixin(BcosModelMixin):
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
         with self._explaining(probe) as model, leaf_at(*input_of(model.base_model)) as leaf:
             logits = model._explained_logits(aligned, position)
-            made = explained(logits, leaf[0], probe, targets, contrast, chunk=chunk)
+            made = self._stated(explained(logits, leaf[0], probe, targets, contrast, chunk=chunk))
         made = replace(
             made,
             contributions=as_given(made.contributions, order, 2),
