@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 from .models import BcosImageExplanationPipeline
 from .models.bcos_dynamic import explanation_mode
 from .models.bcos_explanation import Explanation
+from .models.bcos_verifying import Verification, verify
 
 
 if TYPE_CHECKING:
     from .calibration import bcosify, refit_
 
 __version__ = "0.1.0"
-__all__ = ["BcosImageExplanationPipeline", "Explanation", "bcosify", "explanation_mode", "refit_"]
+__all__ = ["BcosImageExplanationPipeline", "Explanation", "Verification", "bcosify", "explanation_mode", "refit_", "verify"]
 
 
 def __getattr__(name: str):

@@ -20,6 +20,7 @@ from .reading import model_of, state_of
 
 
 WANTED = "a folder saved by the B-cos LM code"
+HEAD = "lm_head.linear.weight"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # their class -> ours, and the activation, which in their code is this one whatever the configuration says
 CLASSES = {
@@ -53,9 +54,11 @@ def from_bcos_lm(folder: str | os.PathLike, **fields) -> PreTrainedModel:
     cls, activation = CLASSES[given["architectures"][0]]
     b = [*given["b_list"], given["b"]] if given.get("different_b_per_layer") else given["b"]
     values = {name: value for name, value in given.items() if name not in THEIRS}
-    head = {"convert_lm_head": True} if given.get("bcos_lm_head") else {}
+    tensors = _tensors_of(Path(folder))
+    head = {"convert_lm_head": True} if given.get("bcos_lm_head") or HEAD in tensors else {}
+    head |= {"tie_word_embeddings": False} if HEAD in tensors else {}  # their B-cos head is tied to nothing, whatever the configuration says
     config = cls.config_class(**{**values, **activation, **head, "b": b, "keep_biases": False, **fields})
-    return model_of(cls, config, {name.replace(".linear.", "."): value for name, value in _tensors_of(Path(folder)).items()}, WANTED)
+    return model_of(cls, config, {name.replace(".linear.", "."): value for name, value in tensors.items()}, WANTED)
 
 
 def _config_of(folder: Path) -> dict:

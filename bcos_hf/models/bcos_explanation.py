@@ -150,6 +150,12 @@ class Explanation:
             raise ValueError(f"{path}: expected a safetensors file written by Explanation.save, with {wanted}; got: {error}") from error
 
 
+def residual_of(made: Explanation) -> float:
+    """The largest residual of an explanation, relative to all that adds up to its logit, the constant included."""
+    total = made.contributions.flatten(2).abs().sum(-1) + made.constant.abs()
+    return (made.residual.abs() / total.clamp_min(torch.finfo(total.dtype).tiny)).max().item()
+
+
 def explained_logits(logits: Tensor, targets: Tensor, contrast: Tensor | None = None, relative: bool = False) -> Tensor:
     """Target logits [N, K] of logits [N, C], less those of `contrast` [N, K], or less the mean over classes."""
     picked = logits.gather(1, targets)

@@ -3,29 +3,35 @@
 A family is `class BcosXForY(BcosModelMixin, XForY)` with a `config_class`; the forward pass stays transformers' own.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import logging
 
 from .bcos_batch_norm import UncenteredBatchNorm2d
 from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
+from .bcos_explanation import Explanation, residual_of
 from .bcos_layers import Bcos
 from .bcos_saving import align_, auto_map_of, copy_code, origin_of, replaced_weights, whole_weights
+from .bcos_sharing import sharing
 from .bcos_state import completed_state, matched_state
 from .bcos_writing import filled_at_once
 from .configuration_bcos import RENAMED, bcos_fields
 
 
-_borrowing = threading.RLock()
+logger = logging.get_logger(__name__)
+RESIDUAL = 1e-3  # relative; what more is missing in float32 is no rounding
+EXACT = (torch.float32, torch.float64)
+_warned = WeakSet()  # models that were said not to be exact
 
 
 @contextmanager
@@ -159,20 +165,27 @@ class BcosModelMixin:
         names = self.config.id2label or {}
         return [names[index] for index in range(classes)] if len(names) == classes else None
 
-    @contextmanager
-    def _explaining(self, probe: Tensor) -> Iterator[None]:
-        """Evaluation and explanation mode with gradients on, parameters frozen (nothing is kept for them), and all put back at the end.
+    def _check_statistics(self) -> None:
+        """Raise a ValueError for running statistics that are not finite, which names them."""
+        statistics = {name: value for name, value in self.named_buffers() if name.endswith(("running_mean", "running_var"))}
+        if statistics and not torch.stack([value.sum(dtype=torch.float64) for value in statistics.values()]).isfinite().all():
+            names = [name for name, value in statistics.items() if not value.isfinite().all()]
+            raise ValueError(f"running statistics: expected finite numbers, got NaN or infinity in {names[:5]}. Training diverged; take an earlier checkpoint.")
 
-        One thread at a time: modes and flags belong to the model, so two that borrowed them at once would restore each other's.
-        """
-        with _borrowing, torch.inference_mode(False), torch.enable_grad(), explanation_mode(self, probe), ConstantAttention():
-            training = [module for module in self.modules() if module.training]
-            trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-            try:
-                self.eval().requires_grad_(False)
-                yield
-            finally:
-                for module in training:
-                    module.training = True
-                for parameter in trainable:
-                    parameter.requires_grad_(True)
+    def _stated(self, made: Explanation) -> Explanation:
+        """The explanation; once a model, a warning if it is not exact."""
+        if made.residual.dtype in EXACT and made.logits.dtype in EXACT and self not in _warned and residual_of(made) > RESIDUAL:
+            _warned.add(self)
+            logger.warning(
+                f"explain: the contributions and the constant miss the logit by {residual_of(made):.2g} of their absolute sum; up to {RESIDUAL:g} is rounding. "
+                f"A part of this {type(self).__name__} is not dynamic linear: bcos_hf.verify(model, **inputs) says which."
+            )
+        return made
+
+    @contextmanager
+    def _explaining(self, probe: Tensor | None) -> Iterator["BcosModelMixin"]:
+        """A copy of this model over the same tensors, in evaluation and explanation mode, parameters frozen (nothing is kept for them), gradients on."""
+        self._check_statistics()
+        model = sharing(self)
+        with torch.inference_mode(False), torch.enable_grad(), explanation_mode(model, probe), ConstantAttention():
+            yield model
