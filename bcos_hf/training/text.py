@@ -19,6 +19,7 @@ from .arguments import DataArguments, ModelArguments
 from .callbacks import BScheduleCallback, ExplanationCallback
 from .converting import converted, weight_norm_of
 from .head_first import train_head_
+from .losses import CLASSES
 from .output_distillation import OutputTeacher, check_teacher
 from .trainer import BcosTrainer, accuracy
 from .training_rows import text_batches
@@ -48,7 +49,7 @@ def load_model(args: ModelArguments, names: list[str], tokenizer, config, inputs
     Args:
         tokenizer, config: as of `load_tokenizer`. inputs, device: as of `converted`. data_name: of the data set, for the report.
     """
-    labels = label_fields(names)
+    labels = {**label_fields(names), "problem_type": CLASSES}
     common = {} if args.dropout is None else {name: args.dropout for name in DROPOUT if hasattr(config, name)}
     if config.pad_token_id is None:
         common["pad_token_id"] = tokenizer.pad_token_id
@@ -92,7 +93,8 @@ def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_
     model, new = load_model(a, names, tokenizer, config, inputs, d.dataset_name or d.train_file, device)
     teacher = _teacher(a, model, device)
     if a.head_first_steps and training_args.do_train:
-        train_head_(model.to(device), inputs(a.head_first_samples), a.off_labels, a.head_first_steps, training_args.seed, new)
+        rows, smoothing = inputs(a.head_first_samples), training_args.label_smoothing_factor
+        train_head_(model.to(device), rows, a.off_labels, a.head_first_steps, training_args.seed, new, smoothing)
     callbacks = [] if a.conventional else [BScheduleCallback(a.b_schedule)]
     if a.explain_samples and not a.conventional:
         callbacks.append(ExplanationCallback(list(data["validation"][columns.text][: a.explain_samples]), tokenizer))

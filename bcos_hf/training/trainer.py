@@ -1,9 +1,11 @@
 """transformers' Trainer with the loss of B-cos networks, and the steps that all recipes share."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import IterableDataset
+from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -12,7 +14,7 @@ from bcos_hf.hub.conversion_record import save_conversion
 from bcos_hf.hub.push import existing_card
 from bcos_hf.models.modeling_bcos import BcosModelMixin
 
-from .losses import bce_loss
+from .losses import NUMBERS, bcos_loss
 from .output_distillation import OutputTeacher
 
 
@@ -26,38 +28,78 @@ class _EpochCallback(TrainerCallback):
 
 
 class BcosTrainer(Trainer):
-    """Trainer with `bce_loss`.
+    """Trainer with `bcos_loss`: binary cross entropy of one class or of several, squared error of numbers, as problem_type, num_labels and labels say.
 
-    `off_labels`: "zero" (texts) or "uniform" (vision); None: the model's own loss. `batch_augmentation`: (pixel_values, labels) -> the same, mixed.
-    `teacher`: what the student's classes are compared with in training, beside the labels.
+    `off_labels`: "zero" (texts) or "uniform" (vision); None: the model's own loss. A `compute_loss_func` is used in its place, as Trainer does it.
+    `batch_augmentation`: (pixel_values, labels) -> the same, mixed. `teacher`: what the student's classes are compared with in training, beside the labels.
 
     Gradient accumulation: the loss is the mean of each micro-batch, so Trainer must divide it by their number (`loss_is_scaled_for_ga`).
 
     Streams under several processes: in training each process reads its own part of the files; in evaluation the first one reads and hands out, so that
     all have as many batches. Set accelerator_config's dispatch_batches to have it another way.
+
+    Raises:
+        ValueError: two losses at once (`compute_loss_func` beside label_smoothing_factor, a `teacher` or a model's own loss_function beside off_labels), or
+            labels that the loss cannot take as they are.
     """
 
     def __init__(self, *args, off_labels: str | None = "zero", batch_augmentation=None, teacher: OutputTeacher | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.off_labels, self.batch_augmentation = off_labels, batch_augmentation
+        self._check_one_loss(teacher)
         self.output_teacher = None if teacher is None else teacher.to(self.args.device)
-        if teacher is not None and off_labels is None:
-            raise ValueError("teacher: expected off_labels 'zero' or 'uniform', as the model's own loss is made inside the model; got None.")
-        if off_labels is not None:
+        if self.label_smoother is not None and _predicts_next(self.model):
+            self.label_smoother = partial(self.label_smoother, shift_labels=True)  # which Trainer does for transformers' own classes alone
+        if self._bcos:
             self.model_accepts_loss_kwargs = False
             self.loss_is_scaled_for_ga = False
         self.add_callback(_EpochCallback())
 
+    @property
+    def _bcos(self) -> bool:
+        """Whether the loss is `bcos_loss`."""
+        return self.off_labels is not None and self.compute_loss_func is None
+
+    def _check_one_loss(self, teacher: OutputTeacher | None) -> None:
+        smoothing = self.args.label_smoothing_factor
+        if self.compute_loss_func is not None and (smoothing or teacher is not None):
+            given = f"label_smoothing_factor {smoothing}" if smoothing else "a teacher"
+            raise ValueError(f"compute_loss_func: expected it alone, as it is the whole loss; got {given} beside it. Make it a part of the function.")
+        if teacher is not None and self.off_labels is None:
+            raise ValueError("teacher: expected off_labels 'zero' or 'uniform', as the model's own loss is made inside the model; got None.")
+        if self._bcos and hasattr(self.model, "_loss_function"):
+            raise ValueError("model.loss_function was set, and off_labels asks for another loss: set off_labels=None to train with the model's own.")
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Mean binary cross entropy; `num_items_in_batch` is left to Trainer's own division."""
-        if self.off_labels is None:
+        """The mean loss of the batch; `num_items_in_batch` is left to Trainer's own division, but for a model's own loss and a `compute_loss_func`."""
+        if not self._bcos:
+            self._check_smoothing(inputs)
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels = inputs.pop("labels")
+        inputs = dict(inputs)
+        labels = inputs.pop(self._label_name(inputs))
         outputs = model(**inputs)
-        loss = bce_loss(outputs["logits"], labels, self.off_labels)
+        logits = outputs.get("logits") if isinstance(outputs, dict) else None
+        if logits is None:
+            raise ValueError(f"expected a model with logits, got a {type(self.model).__name__}. Set off_labels=None to train with the model's own loss.")
+        problem = getattr(self.model.config, "problem_type", None)
+        counted = (logits[:, :-1], labels[:, 1:]) if _predicts_next(self.model) else (logits, labels)
+        loss = bcos_loss(*counted, self.off_labels, problem, self.args.label_smoothing_factor)
         if self.output_teacher is not None and model.training:
-            loss = loss + self.output_teacher(inputs, outputs["logits"], labels)
+            loss = loss + self.output_teacher(inputs, logits, labels, problem)
         return (loss, outputs) if return_outputs else loss
+
+    def _label_name(self, inputs: dict) -> str:
+        """What the labels are called: "labels", or the one name in label_names."""
+        name = "labels" if "labels" in inputs or len(self.label_names) != 1 else self.label_names[0]
+        if name not in inputs:
+            raise ValueError(f"expected {name!r} in the batch, got {sorted(inputs)}. Name another in label_names, or set off_labels=None.")
+        return name
+
+    def _check_smoothing(self, inputs: dict) -> None:
+        labels = inputs.get("labels")
+        numbers = isinstance(labels, Tensor) and (labels.is_floating_point() or getattr(self.model.config, "problem_type", None) == NUMBERS)
+        if self.label_smoother is not None and numbers:
+            raise ValueError(f"label_smoothing_factor {self.args.label_smoothing_factor}: expected class numbers as labels, got numbers. Set it to 0.")
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """A step on the batch, mixed if there is a `batch_augmentation`."""
@@ -101,6 +143,11 @@ class BcosTrainer(Trainer):
         pushed = existing_card(self.hub_model_id, self.args.hub_token) if self.hub_model_id else None
         existing = path.read_text(encoding="utf-8") if pushed is None and path.exists() else pushed
         path.write_text(model_card(model, self.hub_model_id or path.parent.name, existing, None, metrics, training), encoding="utf-8")
+
+
+def _predicts_next(model) -> bool:
+    """Whether the logits of a model are those of the next token."""
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def accuracy(prediction) -> dict[str, float]:
