@@ -3,10 +3,12 @@
 A family is `class BcosXForY(BcosModelMixin, XForY)` with a `config_class`; the forward pass stays transformers' own.
 """
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 
 import torch
@@ -53,6 +55,30 @@ def leaf_at(module: nn.Module, before: bool = False) -> Iterator[list[Tensor]]:
         yield leaf
 
 
+def called_as(forward: Callable, standard: Callable) -> Callable:
+    """`forward`, which takes some arguments as **kwargs, with the signature of the `standard` one.
+
+    Trainer keeps the columns of a data set that the signature names, and drops the others without a word.
+    """
+    own, theirs = (inspect.signature(function).parameters for function in (forward, standard))
+    if own.keys() >= theirs.keys():
+        return forward
+    named = {name: one for name, one in theirs.items() if one.kind is one.POSITIONAL_OR_KEYWORD}
+    more = {name: one.replace(kind=one.KEYWORD_ONLY) for name, one in own.items() if name not in theirs}
+    names = [name for name in named if name != "self"]
+
+    @wraps(forward)
+    def called(self, *args, **kwargs):
+        if len(args) > len(names):
+            raise TypeError(f"forward: expected at most {len(names)} positional arguments, got {len(args)}.")
+        return forward(self, **dict(zip(names, args, strict=False)), **kwargs)
+
+    last = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    more = [one for one in more.values() if one.name != "kwargs"]
+    called.__signature__ = inspect.Signature([*named.values(), *more, last])
+    return called
+
+
 class BcosModelMixin:
     """Mixed in before a transformers model.
 
@@ -63,6 +89,13 @@ class BcosModelMixin:
 
     roles = Roles(logits=("classifier",))
     twins: dict[type[nn.Module], type[nn.Module]] = {}
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        models = (base for base in cls.__mro__ if issubclass(base, PreTrainedModel))
+        standard = next((base for base in models if not issubclass(base, BcosModelMixin)), None)
+        if standard is not None:
+            cls.forward = called_as(cls.forward, standard.forward)
 
     def __init__(self, config, *args, **kwargs) -> None:
         super().__init__(config, *args, **kwargs)
