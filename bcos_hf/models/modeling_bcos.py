@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
-from .bcos_batch_norm import UncenteredBatchNorm2d
 from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
 from .bcos_layers import Bcos
+from .bcos_loading import check_loaded
 from .bcos_saving import align_, auto_map_of, copy_code, filled_at_once, origin_of, whole_weights
 from .bcos_state import completed_state, matched_state
 from .configuration_bcos import RENAMED, bcos_fields
@@ -115,7 +115,7 @@ class BcosModelMixin:
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, Bcos) and isinstance(module.b, nn.Parameter):
             init.constant_(module.b, module.initial_b)
-        if isinstance(module, UncenteredBatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             for parameter, value in ((module.weight, 1.0), (module.bias, 0.0)):
                 if parameter is not None:
@@ -123,6 +123,17 @@ class BcosModelMixin:
             return
         if any(True for own in (module.parameters, module.buffers) for _ in own(recurse=False)):
             super()._init_weights(module)  # a head whose only parameter was its bias has nothing left to initialise
+
+    def _initialize_missing_keys(self, *args, **kwargs) -> None:
+        """As transformers'; layers of ours inside a model of transformers' have no bias, say, which that expects."""
+        inside = [module for module in self.modules() if isinstance(module, PreTrainedModel) and module is not self]
+        for model in inside:
+            model._init_weights = self._init_weights
+        try:
+            super()._initialize_missing_keys(*args, **kwargs)
+        finally:
+            for model in inside:
+                del model._init_weights
 
     @classmethod
     def from_standard(cls, model: PreTrainedModel, **fields):
@@ -166,11 +177,19 @@ class BcosModelMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As transformers' `from_pretrained`; a damaged weight file raises an OSError that says so."""
+        """As transformers' `from_pretrained`, with all tensors or none.
+
+        Raises:
+            OSError: a damaged weight file, or one that lacks tensors of the saved model or has others, which are listed. Parts that the saved model does
+                not have, such as another head, are new and are logged.
+        """
+        wanted = kwargs.pop("output_loading_info", False)
         with whole_weights(pretrained_model_name_or_path):
-            made = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        align_(made[0] if isinstance(made, tuple) else made)
-        return made
+            made, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if pretrained_model_name_or_path is not None:
+            check_loaded(made, info, pretrained_model_name_or_path, kwargs)
+        align_(made)
+        return (made, info) if wanted else made
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, push_to_hub: bool = False, **kwargs) -> None:
         """As transformers' `save_pretrained`, all or nothing, with the code and the auto_map that let the folder load without bcos_hf."""

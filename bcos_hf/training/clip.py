@@ -131,6 +131,7 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
         train_dataset=inputs["train"],
         eval_dataset=inputs.get("validation"),
         processing_class=processor,
+        settings=[model_args, data_args],
         compute_metrics=None if classes is None else accuracy,
         callbacks=callbacks(model_args),
         teacher=taught_by,

@@ -148,6 +148,7 @@ def image_trainer(model_args: ImageModelArguments, data_args: ImageDataArguments
         train_dataset=inputs["train"],
         eval_dataset=inputs["validation"],
         processing_class=processor,
+        settings=[a, d],
         compute_metrics=accuracy,
         callbacks=callbacks(a),
         off_labels=a.off_labels,

@@ -104,6 +104,7 @@ def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_
         train_dataset=tokens["train"],
         eval_dataset=tokens["validation"],
         processing_class=tokenizer,
+        settings=[a, d],
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=accuracy,
         callbacks=callbacks,

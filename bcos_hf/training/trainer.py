@@ -4,18 +4,25 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import IterableDataset
+from accelerate import PartialState
 from torch import Tensor
+from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import rotate_checkpoints
+from transformers.utils import logging
 
 from bcos_hf.hub.card import model_card
 from bcos_hf.hub.conversion_record import save_conversion
 from bcos_hf.hub.push import existing_card
+from bcos_hf.models.bcos_loading import check_tensors
 from bcos_hf.models.modeling_bcos import BcosModelMixin
 
 from .losses import NUMBERS, bcos_loss
 from .output_distillation import OutputTeacher
+from .run_record import amiss, check_same_run, last_whole_checkpoint, record, recorded, run_settings
+
+
+logger = logging.get_logger(__name__)
 
 
 class _EpochCallback(TrainerCallback):
@@ -27,11 +34,27 @@ class _EpochCallback(TrainerCallback):
             dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
+class _WholeCallback(TrainerCallback):
+    """Says of a checkpoint that it is whole, when all that others write is there; older ones are deleted only then."""
+
+    def __init__(self, settings: dict) -> None:
+        self.settings = settings
+
+    def on_save(self, args, state, control, **kwargs):
+        PartialState().wait_for_everyone()
+        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        if not state.is_world_process_zero or not folder.is_dir():
+            return
+        record(folder, self.settings, whole=True)
+        rotate_checkpoints(args.output_dir, args.save_total_limit, state.best_model_checkpoint, use_mtime=True)
+
+
 class BcosTrainer(Trainer):
     """Trainer with `bcos_loss`: binary cross entropy of one class or of several, squared error of numbers, as problem_type, num_labels and labels say.
 
     `off_labels`: "zero" (texts) or "uniform" (vision); None: the model's own loss. A `compute_loss_func` is used in its place, as Trainer does it.
     `batch_augmentation`: (pixel_values, labels) -> the same, mixed. `teacher`: what the student's classes are compared with in training, beside the labels.
+    `settings`: dataclasses that model and data were made from; checkpoints carry them, and go on under the same ones alone (see `run_record`).
 
     Gradient accumulation: the loss is the mean of each micro-batch, so Trainer must divide it by their number (`loss_is_scaled_for_ga`).
 
@@ -43,7 +66,15 @@ class BcosTrainer(Trainer):
             labels that the loss cannot take as they are.
     """
 
-    def __init__(self, *args, off_labels: str | None = "zero", batch_augmentation=None, teacher: OutputTeacher | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        off_labels: str | None = "zero",
+        batch_augmentation=None,
+        teacher: OutputTeacher | None = None,
+        settings: list | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.off_labels, self.batch_augmentation = off_labels, batch_augmentation
         self._check_one_loss(teacher)
@@ -54,6 +85,44 @@ class BcosTrainer(Trainer):
             self.model_accepts_loss_kwargs = False
             self.loss_is_scaled_for_ga = False
         self.add_callback(_EpochCallback())
+        self.run_settings = run_settings(self.args, settings, self.model, self.train_dataset)
+        if settings is None:
+            self.run_settings["off_labels"] = off_labels
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
+        """As Trainer's; a checkpoint is gone on with if it is whole and of the same run. True: the last whole one.
+
+        Raises:
+            ValueError: other settings than the checkpoint was made with, by name, or no checkpoint where one is asked for.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"resume_from_checkpoint: expected a whole checkpoint in {self.args.output_dir}, found none.")
+        if resume_from_checkpoint:
+            found = recorded(resume_from_checkpoint)
+            if found is not None and (lacking := amiss(Path(resume_from_checkpoint))):
+                raise ValueError(f"{resume_from_checkpoint}: expected a whole checkpoint, but {lacking}. Go on from an earlier one.")
+            check_same_run(resume_from_checkpoint, self.run_settings)
+            resume_from_checkpoint = self.args.resume_from_checkpoint = str(resume_from_checkpoint)
+            logger.warning(f"Training goes on from {resume_from_checkpoint}.")
+        self.remove_callback(_WholeCallback)
+        self.add_callback(_WholeCallback(self.run_settings))  # the last of all
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """As Trainer's, but for the deletion of older ones, for which it is too early: this one is not whole yet."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        """A checkpoint with other tensors than the model's is an error."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        check_tensors("the checkpoint", set(load_result.missing_keys) - set(tied), set(load_result.unexpected_keys))
+        self.model.tie_weights()
 
     @property
     def _bcos(self) -> bool:
@@ -125,6 +194,7 @@ class BcosTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         if isinstance(model, BcosModelMixin):
             save_conversion(output_dir or self.args.output_dir, model)
+        record(output_dir or self.args.output_dir, self.run_settings)
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write our card; of one that is there, a person's text stays. A conventional model gets transformers' own, where there is none."""
@@ -157,15 +227,14 @@ def accuracy(prediction) -> dict[str, float]:
 
 
 def train_and_test(trainer: BcosTrainer, data) -> dict[str, float]:
-    """Train (from the last checkpoint in output_dir, if there is one), save, and measure the test split, if there is one. All processes call it."""
+    """Train (from the last whole checkpoint in output_dir, if there is one), save, and measure the test split, if there is one. All processes call it.
+
+    Raises:
+        ValueError: output_dir has checkpoints, or a model, that were made with other settings, which are named.
+    """
     args = trainer.args
     if args.do_train:
-        last = (
-            get_last_checkpoint(args.output_dir)
-            if Path(args.output_dir).is_dir() and args.resume_from_checkpoint in (None, "true", "True")
-            else args.resume_from_checkpoint
-        )
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=_checkpoint_to_go_on_from(trainer))
         trainer.save_model()
         trainer.save_state()
     metrics = {}
@@ -176,3 +245,18 @@ def train_and_test(trainer: BcosTrainer, data) -> dict[str, float]:
     trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
     return metrics
+
+
+def _checkpoint_to_go_on_from(trainer: BcosTrainer) -> Path | str | None:
+    """The one that `resume_from_checkpoint` names; "false": none; otherwise the last whole one of the same run, if there is any."""
+    args = trainer.args
+    asked = str(args.resume_from_checkpoint).lower()
+    if asked not in ("none", "true", "false"):
+        return args.resume_from_checkpoint
+    args.resume_from_checkpoint = None
+    if asked == "false":
+        return None
+    last = last_whole_checkpoint(args.output_dir)
+    if last is None:
+        check_same_run(args.output_dir, trainer.run_settings)  # a model that was trained without checkpoints is not lost either
+    return last
