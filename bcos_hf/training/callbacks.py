@@ -3,6 +3,7 @@
 Source of the schedules: Arya et al., NeurIPS 2024 (arXiv 2411.00715) section 4. They depend on the step alone, so that a resumed run goes on where it was.
 """
 
+import sys
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from transformers.utils import logging
 
 from bcos_hf.models.bcos_batch_norm import UncenteredBatchNorm2d
 from bcos_hf.models.bcos_layers import Bcos
+from bcos_hf.models.bcos_text import positions_of
 
 
 logger = logging.get_logger(__name__)
@@ -121,15 +123,21 @@ class SynchronisedNormsCallback(TrainerCallback):
 
 
 class ExplanationCallback(TrainerCallback):
-    """Write explanations of the same texts at every evaluation, output_dir/explanations/step-N.html, to see what the model comes to look at."""
+    """Write explanations of the same texts at every evaluation, output_dir/explanations/step-N.html, to see what the model comes to look at.
 
-    def __init__(self, texts: list[str], tokenizer) -> None:
-        self.texts, self.tokenizer = texts, tokenizer
+    Args:
+        texts: that are explained, or pairs of texts. tokenizer: that of the model.
+        max_length: tokens that a text is cut to, as in training; None: what model and tokenizer allow.
+    """
+
+    def __init__(self, texts: list, tokenizer, max_length: int | None = None) -> None:
+        self.texts, self.tokenizer, self.max_length = texts, tokenizer, max_length
 
     def on_evaluate(self, args, state, control, model=None, **kwargs) -> None:
         """Explain and write, in the main process."""
         if not state.is_world_process_zero:
             return
-        inputs = self.tokenizer(self.texts, padding=True, truncation=True, return_tensors="pt")
+        longest = min(self.tokenizer.model_max_length, positions_of(model.base_model), self.max_length or sys.maxsize)
+        inputs = self.tokenizer(self.texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         explanation = model.explain(**inputs, tokenizer=self.tokenizer, return_weights=False)
         explanation.to_html(Path(args.output_dir, "explanations", f"step-{state.global_step}.html"), title=f"Step {state.global_step}")

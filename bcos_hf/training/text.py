@@ -1,7 +1,11 @@
 """Fine-tune a text classifier, B-cos or conventional, with everything else equal."""
 
+import sys
+
+import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -14,6 +18,7 @@ from transformers import (
 from bcos_hf.data import load_text_dataset, minilm_folder, tokenize
 from bcos_hf.data.splits import label_fields
 from bcos_hf.models import standard_of
+from bcos_hf.models.bcos_text import positions_of
 
 from .arguments import DataArguments, ModelArguments
 from .callbacks import BScheduleCallback, ExplanationCallback
@@ -36,6 +41,14 @@ def load_tokenizer(args: ModelArguments) -> tuple[PreTrainedTokenizerBase, AutoC
     if tokenizer.pad_token_id is None:  # GPT-2's and Llama's have none
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, AutoConfig.from_pretrained(source)
+
+
+def _positions(config) -> int:
+    """How many tokens a text of a model with this configuration may have; RoBERTa's are two fewer than its positions."""
+    if not hasattr(config, "max_position_embeddings"):
+        return sys.maxsize
+    with torch.device("meta"):
+        return positions_of(AutoModel.from_config(config))
 
 
 def source_of(args: ModelArguments):
@@ -84,7 +97,8 @@ def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_
     )  # fmt: skip
     set_seed(training_args.seed)
     tokenizer, config = load_tokenizer(a)
-    tokens = tokenize(data, tokenizer, columns, min(d.max_length, getattr(config, "max_position_embeddings", d.max_length)))
+    longest = min(d.max_length, _positions(config))
+    tokens = tokenize(data, tokenizer, columns, longest)
 
     def inputs(count: int) -> list[dict]:
         return text_batches(tokens["train"], tokenizer, count, seed)
@@ -97,7 +111,9 @@ def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_
         train_head_(model.to(device), rows, a.off_labels, a.head_first_steps, training_args.seed, new, smoothing)
     callbacks = [] if a.conventional else [BScheduleCallback(a.b_schedule)]
     if a.explain_samples and not a.conventional:
-        callbacks.append(ExplanationCallback(list(data["validation"][columns.text][: a.explain_samples]), tokenizer))
+        shown = data["validation"].select(range(min(a.explain_samples, len(data["validation"]))))
+        texts = [list(shown[name]) for name in (columns.text, columns.second_text) if name]
+        callbacks.append(ExplanationCallback(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)), tokenizer, longest))
     trainer = BcosTrainer(
         model=model,
         args=training_args,
