@@ -3,9 +3,11 @@
 A family is `class BcosXForY(BcosModelMixin, XForY)` with a `config_class`; the forward pass stays transformers' own.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from weakref import WeakSet
 
@@ -15,12 +17,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
-from .bcos_batch_norm import UncenteredBatchNorm2d
 from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
 from .bcos_explanation import Explanation, residual_of
 from .bcos_layers import Bcos
+from .bcos_loading import check_loaded
 from .bcos_saving import align_, auto_map_of, copy_code, origin_of, replaced_weights, whole_weights
 from .bcos_sharing import sharing
 from .bcos_state import completed_state, matched_state
@@ -60,6 +62,30 @@ def leaf_at(module: nn.Module, before: bool = False) -> Iterator[list[Tensor]]:
         yield leaf
 
 
+def called_as(forward: Callable, standard: Callable) -> Callable:
+    """`forward`, which takes some arguments as **kwargs, with the signature of the `standard` one.
+
+    Trainer keeps the columns of a data set that the signature names, and drops the others without a word.
+    """
+    own, theirs = (inspect.signature(function).parameters for function in (forward, standard))
+    if own.keys() >= theirs.keys():
+        return forward
+    named = {name: one for name, one in theirs.items() if one.kind is one.POSITIONAL_OR_KEYWORD}
+    more = {name: one.replace(kind=one.KEYWORD_ONLY) for name, one in own.items() if name not in theirs}
+    names = [name for name in named if name != "self"]
+
+    @wraps(forward)
+    def called(self, *args, **kwargs):
+        if len(args) > len(names):
+            raise TypeError(f"forward: expected at most {len(names)} positional arguments, got {len(args)}.")
+        return forward(self, **dict(zip(names, args, strict=False)), **kwargs)
+
+    last = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    more = [one for one in more.values() if one.name != "kwargs"]
+    called.__signature__ = inspect.Signature([*named.values(), *more, last])
+    return called
+
+
 class BcosModelMixin:
     """Mixed in before a transformers model.
 
@@ -70,6 +96,13 @@ class BcosModelMixin:
 
     roles = Roles(logits=("classifier",))
     twins: dict[type[nn.Module], type[nn.Module]] = {}
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        models = (base for base in cls.__mro__ if issubclass(base, PreTrainedModel))
+        standard = next((base for base in models if not issubclass(base, BcosModelMixin)), None)
+        if standard is not None:
+            cls.forward = called_as(cls.forward, standard.forward)
 
     def __init__(self, config, *args, **kwargs) -> None:
         super().__init__(config, *args, **kwargs)
@@ -89,7 +122,7 @@ class BcosModelMixin:
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, Bcos) and isinstance(module.b, nn.Parameter):
             init.constant_(module.b, module.initial_b)
-        if isinstance(module, UncenteredBatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             for parameter, value in ((module.weight, 1.0), (module.bias, 0.0)):
                 if parameter is not None:
@@ -97,6 +130,17 @@ class BcosModelMixin:
             return
         if any(True for own in (module.parameters, module.buffers) for _ in own(recurse=False)):
             super()._init_weights(module)  # a head whose only parameter was its bias has nothing left to initialise
+
+    def _initialize_missing_keys(self, *args, **kwargs) -> None:
+        """As transformers'; layers of ours inside a model of transformers' have no bias, say, which that expects."""
+        inside = [module for module in self.modules() if isinstance(module, PreTrainedModel) and module is not self]
+        for model in inside:
+            model._init_weights = self._init_weights
+        try:
+            super()._initialize_missing_keys(*args, **kwargs)
+        finally:
+            for model in inside:
+                del model._init_weights
 
     @classmethod
     def from_standard(cls, model: PreTrainedModel, **fields):
@@ -140,11 +184,19 @@ class BcosModelMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As transformers' `from_pretrained`; a damaged weight file raises an OSError that says so."""
+        """As transformers' `from_pretrained`, with all tensors or none.
+
+        Raises:
+            OSError: a damaged weight file, or one that lacks tensors of the saved model or has others, which are listed. Parts that the saved model does
+                not have, such as another head, are new and are logged.
+        """
+        wanted = kwargs.pop("output_loading_info", False)
         with whole_weights(pretrained_model_name_or_path):
-            made = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        align_(made[0] if isinstance(made, tuple) else made)
-        return made
+            made, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if pretrained_model_name_or_path is not None:
+            check_loaded(made, info, pretrained_model_name_or_path, kwargs)
+        align_(made)
+        return (made, info) if wanted else made
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, push_to_hub: bool = False, **kwargs) -> None:
         """As transformers' `save_pretrained`, all or nothing, with the code and the auto_map that let the folder load without bcos_hf."""

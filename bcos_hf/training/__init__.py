@@ -10,7 +10,7 @@ from .distillation import DistillationTrainer
 from .embedding_losses import EMBEDDING_LOSSES, siglip_loss
 from .head_first import HeadFirst, head_inputs, head_of, train_head_
 from .image import image_inputs, image_trainer
-from .losses import bce_loss
+from .losses import bce_loss, bcos_loss
 from .once import done_once, earlier_result, own_folder
 from .output_distillation import OutputTeacher, between_processors, check_teacher, output_divergence
 from .pairing import fit_projections, image_tower_features, text_tower_features
@@ -39,6 +39,7 @@ __all__ = [
     "RunningTextArguments",
     "adaptive_clip_grad_",
     "bce_loss",
+    "bcos_loss",
     "between_processors",
     "causal_lm_trainer",
     "check_teacher",
