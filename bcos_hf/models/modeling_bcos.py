@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from .bcos_batch_norm import UncenteredBatchNorm2d
+from .bcos_class_names import class_names
 from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
@@ -155,8 +156,7 @@ class BcosModelMixin:
         return explanation_mode(self)
 
     def _labels(self, classes: int) -> list[str] | None:
-        names = self.config.id2label or {}
-        return [names[index] for index in range(classes)] if len(names) == classes else None
+        return class_names(self.config, classes)
 
     @contextmanager
     def _explaining(self, probe: Tensor) -> Iterator[None]:
