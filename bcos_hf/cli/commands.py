@@ -1,6 +1,7 @@
 """Train, explain, push: one model, and what goes in and comes out of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,11 @@ from transformers import TrainingArguments
 
 from bcos_hf import training
 from bcos_hf.data import explain_dataset
-from bcos_hf.data.image_inputs import rgb
+from bcos_hf.models.bcos_class_names import class_names, distinct_names
 
-from .common import AS_JSON, app, load, processor_of, processors, say, told
+from .common import AS_JSON, app, load, saved_processors, say, told
+from .errors import message_of
+from .explaining import Explainer
 
 
 # task -> what parses its settings, and what makes its trainer
@@ -50,11 +53,13 @@ def _pictures(paths: list[Path]) -> list[Path]:
 
 @app.command()
 def explain(
-    model: Annotated[str, typer.Argument(help="Hub id or folder of a B-cos classifier.")],
+    model: Annotated[str, typer.Argument(help="Hub id or folder of a B-cos model.")],
     inputs: Annotated[list[str], typer.Argument(help="Pictures or folders of pictures; or texts, for a model of texts.")],
     output: Annotated[Path, typer.Option(help="Folder of the figures, or of the data set.")] = Path("explanations"),
     form: Annotated[str, typer.Option("--format", help="'png', 'html', or 'parquet': a data set of contributions.")] = "png",
     target: Annotated[str | None, typer.Option(help="Name or number of the class to explain; left out: the predicted one.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="Text that images are compared with; again for others.")] = None,
+    position: Annotated[int | None, typer.Option(help="Number of the token whose logits are explained, from 0.")] = None,
     as_json: AS_JSON = False,
 ) -> None:
     """Explain pictures or texts: bcos-hf explain bcos-resnet photo.jpg folder/ --format html --target tabby"""
@@ -62,57 +67,61 @@ def explain(
         if form not in FORMATS:
             raise ValueError(f"--format: expected one of {FORMATS}, got {form!r}.")
         loaded = load(model)
-        pictures = loaded.main_input_name == "pixel_values"
-        processor = processor_of(loaded, model)
-        wanted = None if target is None else int(target) if target.isdigit() else (loaded.config.label2id or {}).get(target)
-        if target is not None and wanted is None:
-            raise ValueError(f"--target: expected a number or one of {sorted(loaded.config.label2id)[:10]}, got {target!r}.")
-        items = _pictures([Path(text) for text in inputs]) if pictures else inputs
+        explainer = Explainer(loaded, model, target, prompt or (), position)
+        items = _pictures([Path(text) for text in inputs]) if explainer.images else inputs
         if not items:
             raise ValueError(f"expected pictures, found none in {', '.join(inputs)}.")
         output.mkdir(parents=True, exist_ok=True)
-        results, failed = (_tabled if form == "parquet" else _drawn)(loaded, processor, items, wanted, output, form, as_json)
-        lines = [f"{result['input']}: {result['label']} ({result['logit']:.3f}), see {result['file']}" for result in results]
+        results, failed = (_tabled if form == "parquet" else _drawn)(explainer, items, output, form, as_json)
+        lines = [_line(result) for result in results]
         say({"explanations": results, "failed": failed}, as_json, "\n".join(lines))
         if failed:
             raise typer.Exit(1)
 
 
-def _drawn(model, processor, items: list, target: int | None, output: Path, form: str, quiet: bool) -> tuple[list[dict], int]:
+def _line(result: dict) -> str:
+    """One result, for people."""
+    note = f"; {result['note']}" if result.get("note") else ""
+    return f"{result['input']}: {result['label']} ({result['logit']:.3f}), see {result['file']}{note}"
+
+
+def _drawn(explainer: Explainer, items: list, output: Path, form: str, quiet: bool) -> tuple[list[dict], int]:
     """A figure of each input, and how many could not be explained."""
     results = []
     for number, item in enumerate(tqdm(items, desc="explaining", disable=quiet)):
         try:
-            results.append(_explained(model, processor, item, target, output / f"{number:05}.{form}"))
-        except (OSError, ValueError) as error:
-            typer.echo(f"bcos-hf: {item}: {error}", err=True)
+            results.append(_explained(explainer, item, output / f"{number:05}.{form}"))
+        except Exception as error:  # decoders raise of all kinds, and one bad input does not end the run
+            typer.echo(f"bcos-hf: {item}: {message_of(error)}", err=True)
     return results, len(items) - len(results)
 
 
-def _tabled(model, processor, items: list, target: int | None, output: Path, form: str, quiet: bool) -> tuple[list[dict], int]:
+def _tabled(explainer: Explainer, items: list, output: Path, form: str, quiet: bool) -> tuple[list[dict], int]:
     """Parquet files of all inputs, and how many could not be explained."""
     names = [str(item) for item in items]
+    model, target = explainer.model, explainer.options.get("targets")
     rows = datasets.Dataset.from_dict({"text": names}) if not isinstance(items[0], Path) else datasets.Dataset.from_dict({"image": names})
     rows = rows if "text" in rows.features else rows.cast_column("image", datasets.Image())
-    made = explain_dataset(model, processor, rows, output, target=target, split="explained")
+    made = explain_dataset(model, explainer.processor, rows, output, target=target, split="explained")
+    labels = distinct_names(class_names(model.config))
     results = []
     for file in made["files"]:
         found = pq.read_table(file, columns=["index", "target", "logit", "constant", "residual"]).to_pylist()
-        results += [{"input": names[row.pop("index")], "label": str(model.config.id2label[row.pop("target")]), **row, "file": file} for row in found]
+        results += [{"input": names[row.pop("index")], "label": labels[row.pop("target")], **row, "file": file} for row in found]
     return results, made["skipped"]
 
 
-def _explained(model, processor, item, target: int | None, file: Path) -> dict:
+def _explained(explainer: Explainer, item, file: Path) -> dict:
     """The figure of one picture or text, and its numbers."""
-    if isinstance(item, Path):
-        made = model.explain(**processor(rgb(Image.open(item)), return_tensors="pt"), targets=target, return_weights=file.suffix == ".png")
+    made, note, options = explainer(item)
+    if file.suffix == ".png":
+        made.plot(path=file, **options)
     else:
-        given = processor(item, return_tensors="pt", truncation=True)
-        made = model.explain(**given, targets=target, tokenizer=processor, return_weights=False).merge_words()
-    (made.plot if file.suffix == ".png" else made.to_html)(path=file)
+        title = f"{note[0].upper()}{note[1:]}" if note else None
+        replace(made, weights=None).to_html(path=file, title=title, **options)
     label = made.labels[made.targets[0, 0]] if made.labels else str(made.targets[0, 0].item())
     numbers = {"logit": made.explained_logits[0, 0].item(), "constant": made.constant[0, 0].item(), "residual": made.residual[0, 0].item()}
-    return {"input": str(item), "label": label, **numbers, "file": str(file)}
+    return {"input": str(item), "label": label, **numbers, "file": str(file), **({"note": note} if note else {})}
 
 
 @app.command()
@@ -129,4 +138,4 @@ def push(
         from bcos_hf.hub import recorded_evaluation
 
         facts = {"example": example, "license": license, "private": private, **recorded_evaluation(folder)}
-        typer.echo(push_model(load(folder), repo_id, processors(folder), **facts))
+        typer.echo(push_model(load(folder), repo_id, saved_processors(folder), **facts))

@@ -7,22 +7,66 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers.utils import cached_file
+
+from bcos_hf.models import load_saved as load
+from bcos_hf.models.bcos_class_names import class_names, distinct_names, written_class
+
+from .errors import Commands, UsageError, message_of
 
 from bcos_hf.models.bcos_writing import is_free
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pretrained networks, made inherently interpretable.")
+__all__ = [
+    "AS_JSON",
+    "app",
+    "check_new",
+    "hub_id",
+    "load",
+    "of_images",
+    "processor_of",
+    "processors",
+    "saved_processors",
+    "say",
+    "told",
+    "written_target",
+]
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Pretrained networks, made inherently interpretable.",
+)
 AS_JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+# what loads a processor -> files of which it needs one
+FILES = {
+    AutoTokenizer: (
+        "tokenizer_config.json",
+        "tokenizer.json",
+        "vocab.json",
+        "vocab.txt",
+        "tokenizer.model",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+    ),
+    AutoImageProcessor: ("preprocessor_config.json", "processor_config.json"),
+}
 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Expected errors as one line on standard error and status 1."""
+    """Errors as one or two lines on standard error and status 1."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
-        typer.echo(f"bcos-hf: {error}", err=True)
+    except (typer.Exit, UsageError):
+        raise
+    except Exception as error:  # libraries raise of all kinds for what a person's files and options hold
+        typer.echo(f"bcos-hf: {message_of(error)}", err=True)
         raise typer.Exit(1) from error
 
 
@@ -32,14 +76,34 @@ def say(result: dict, as_json: bool, text: str) -> None:
 
 
 def processors(source: str) -> list:
-    """The tokenizer and the image processor of a model, those that there are."""
-    found = []
-    for auto, options in ((AutoTokenizer, {}), (AutoImageProcessor, {"backend": "pil"})):
-        try:
-            found.append(auto.from_pretrained(source, **options))
-        except (OSError, ValueError, KeyError):
-            continue
-    return found
+    """The tokenizer and the image processor of a model, those that there are.
+
+    Raises:
+        ValueError: one of which there are files that cannot be loaded.
+    """
+    return [_loaded(auto, source) for auto, files in FILES.items() if any(_has(source, name) for name in files)]
+
+
+def saved_processors(source: str) -> list:
+    """As `processors`; those that were saved as one, as of a CLIP, stay one."""
+    whole = _has(source, "processor_config.json")
+    return [_loaded(AutoProcessor, source)] if whole else processors(source)
+
+
+def _has(source: str, name: str) -> bool:
+    """Whether a folder or Hub id has a file."""
+    quiet = dict.fromkeys(("missing_entries", "gated_repo", "connection_errors"), False)
+    found = cached_file(source, name, **{f"_raise_exceptions_for_{kind}": raises for kind, raises in quiet.items()})
+    return found is not None
+
+
+def _loaded(auto: type, source: str):
+    """A tokenizer, image processor or both. Raises a ValueError that names the model where it cannot be loaded."""
+    try:
+        return auto.from_pretrained(source, **({} if auto is AutoTokenizer else {"backend": "pil"}))
+    except Exception as error:  # tokenizers raises of all kinds
+        what = auto.__name__.removeprefix("Auto")
+        raise ValueError(f"{source}: its {what} cannot be loaded ({error}). Repair or remove its files.") from error
 
 
 def hub_id(dataset: str) -> str | None:
@@ -55,17 +119,28 @@ def check_new(folder: Path, source: str | None = None) -> None:
         raise ValueError(f"{folder}: expected a new or empty folder, got one with content. Nothing was changed.")
 
 
-def load(model: str):
-    """A B-cos classifier, in evaluation mode. Raises a ValueError for another model."""
-    name = (AutoConfig.from_pretrained(model).architectures or [""])[0]
-    auto = AutoModelForImageClassification if name.endswith("ForImageClassification") else AutoModelForSequenceClassification
-    loaded = auto.from_pretrained(model).eval()
-    if not hasattr(loaded, "explain"):
-        raise ValueError(f"{model}: expected a B-cos model, got a {type(loaded).__name__}. Convert it: bcos-hf convert {model} FOLDER.")
-    return loaded
+def of_images(loaded) -> bool:
+    """Whether what a model explains is images; CLIP and its like take texts beside them."""
+    return hasattr(loaded, "_input_encoding")
 
 
 def processor_of(loaded, source: str):
-    """The image processor or the tokenizer of a loaded classifier."""
-    pictures = loaded.main_input_name == "pixel_values"
-    return AutoImageProcessor.from_pretrained(source, backend="pil") if pictures else AutoTokenizer.from_pretrained(source)
+    """The image processor or the tokenizer of a loaded model. Raises a ValueError where it cannot be loaded."""
+    auto = AutoImageProcessor if of_images(loaded) else AutoTokenizer
+    if not any(_has(source, name) for name in FILES[auto]):
+        what = "an image processor" if of_images(loaded) else "a tokenizer"
+        raise ValueError(f"{source}: expected {what} beside the model, found none of {', '.join(FILES[auto])}.")
+    return _loaded(auto, source)
+
+
+def written_target(loaded, text: str | None, columns=()) -> int | str | None:
+    """What --target says: None, one of `columns`, or a class by its name (which stays) or number.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if text is None or text in columns:
+        return text
+    names = class_names(loaded.config)
+    number = written_class(text, names)
+    return text if text in distinct_names(names) else number

@@ -14,7 +14,7 @@ from bcos_hf.hub.push import save_evaluation
 from bcos_hf.metrics import evaluate_classifier
 from bcos_hf.models.bcos_writing import write_text
 
-from .common import AS_JSON, app, hub_id, load, processor_of, say, told
+from .common import AS_JSON, app, hub_id, load, of_images, processor_of, say, told, written_target
 
 
 MODEL = Annotated[str, typer.Argument(help="Hub id or folder of a B-cos classifier.")]
@@ -35,7 +35,7 @@ def _loaded(model: str, dataset: str, split: str, limit: int | None, seed: int, 
     rows = resolved(load_split(dataset, split, streaming=streaming, seed=seed))
     if limit is not None:
         rows = rows.take(limit) if streaming else sample(rows, limit, seed)
-    return loaded, processor_of(loaded, model), rows, find_columns(rows.features, loaded.main_input_name == "pixel_values", input_column, second, label)
+    return loaded, processor_of(loaded, model), rows, find_columns(rows.features, of_images(loaded), input_column, second, label)
 
 
 @app.command("explain-dataset")
@@ -62,7 +62,7 @@ def explain_dataset(
     with told():
         loaded, processor, rows, columns = _loaded(model, dataset, split, limit, seed, streaming, input_column, second_text_column, label_column)
         made = explain_rows(
-            loaded, processor, rows, output, batch_size=batch_size, target=int(target) if target is not None and target.isdigit() else target,
+            loaded, processor, rows, output, batch_size=batch_size, target=written_target(loaded, target, rows.features),
             rows_per_file=rows_per_file, split=split, columns=columns, dtype=dtype, source=hub_id(dataset),
         )  # fmt: skip
         if push_to is not None:

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from bcos_hf.models.bcos_explanation import Explanation
 from bcos_hf.models.bcos_text import positions_of
 
-from .image_inputs import LEFT_OUT, ImageInputs
+from .image_inputs import LEFT_OUT, ImageInputs, decode, for_channels
 from .images import ImageColumns
 from .text import TextColumns
 
@@ -25,10 +25,17 @@ logger = logging.get_logger(__name__)
 
 
 class TextRows:
-    """Texts, as long as the model takes them; longer ones are truncated, a missing one is skipped."""
+    """Texts, as long as the model takes them; longer ones are truncated, which is said, and a missing one is skipped.
+
+    Attributes:
+        truncated: (number of tokens that the model reads, number that the text has) of each text in the last `inputs`;
+            None of one that is whole.
+    """
 
     def __init__(self, model, tokenizer, columns: TextColumns, split: str) -> None:
         self.tokenizer, self.split, self.skipped = tokenizer, split, 0
+        self.truncated: list[tuple[int, int] | None] = []
+        self.cut = 0
         self.limit = min(tokenizer.model_max_length, positions_of(model.base_model))
         self.names = {"text": columns.text, **({} if columns.second_text is None else {"second_text": columns.second_text})}
 
@@ -39,7 +46,7 @@ class TextRows:
     def read(self, row: dict, index: int) -> dict | None:
         """The texts of a row; None: there is none."""
         texts = {name: row[column] for name, column in self.names.items()}
-        if all(isinstance(text, str) for text in texts.values()):
+        if all(isinstance(text, str) for text in texts.values()) and self._has_tokens(list(texts.values())):
             return texts
         self.skipped += 1
         logger.warning(f"{self.split}: row {index} has no text; left out, as {self.skipped} so far.")
@@ -47,8 +54,24 @@ class TextRows:
 
     def inputs(self, read: list[dict]) -> dict[str, Tensor]:
         """What the model takes, [N, L], padded."""
-        texts = ([row[name] for row in read] for name in self.names)
-        return dict(self.tokenizer(*texts, padding=True, truncation=True, max_length=self.limit, return_tensors="pt"))
+        texts = [[row[name] for row in read] for name in self.names]
+        made = self.tokenizer(*texts, padding=len(read) > 1, truncation=True, max_length=self.limit, return_tensors="pt")
+        self.truncated = [self._cut(parts, mask) for parts, mask in zip(zip(*texts, strict=True), made["attention_mask"], strict=True)]
+        cut = sum(one is not None for one in self.truncated)
+        if cut and not self.cut:
+            logger.warning(f"{self.split}: the model reads the first {self.limit} tokens of a text; longer ones are truncated.")
+        self.cut += cut
+        return dict(made)
+
+    def _has_tokens(self, texts: list[str]) -> bool:
+        """Whether a tokenizer makes anything of texts; of an empty one some make nothing."""
+        return any(text.strip() for text in texts) or bool(self.tokenizer(*texts)["input_ids"])
+
+    def _cut(self, texts: tuple[str, ...], mask: Tensor) -> tuple[int, int] | None:
+        """How many tokens the model reads of a text, and how many it has; None: all."""
+        seen = int(mask.sum())
+        whole = len(self.tokenizer(*texts, verbose=False)["input_ids"]) if seen >= self.limit else seen
+        return (seen, whole) if whole > seen else None
 
     def features(self, dtype: str) -> dict:
         """Types of `described`."""
@@ -67,7 +90,10 @@ class PictureRows:
 
     def __init__(self, model, processor, columns: ImageColumns, split: str) -> None:
         self.column = columns.image
-        self.reader = ImageInputs(split, ImageColumns(columns.image, None), processor, broken="skip")
+        vision = getattr(model.config, "vision_config", model.config)
+        channels = getattr(vision, "num_channels", 3)
+        processor = for_channels(processor, channels)
+        self.reader = ImageInputs(split, ImageColumns(columns.image, None), processor, broken="skip", channels=channels)
         self.size = tuple(self.reader.zeros.shape[-2:])
 
     @property
@@ -83,6 +109,10 @@ class PictureRows:
         """Pixels [C, H, W]; None: the picture is broken."""
         made = self.reader(row, index)
         return None if made["labels"] == LEFT_OUT else made["pixel_values"]
+
+    def pixels(self, content: bytes) -> Tensor:
+        """Pixels [C, H, W] of a file's content. Raises what Pillow raises where it is broken."""
+        return self.reader.pixels(decode(content, self.reader.channels))
 
     def inputs(self, read: list[Tensor]) -> dict[str, Tensor]:
         """What the model takes, [N, C, H, W]."""
@@ -104,7 +134,8 @@ class PictureRows:
             mean, std = (torch.as_tensor(np.broadcast_to(value, len(pixels)).copy())[:, None, None] for value in (processor.image_mean, processor.image_std))
             values = values * std + mean
         values = values / processor.rescale_factor if processor.do_rescale else values
-        return Pillow.fromarray(values.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+        values = values.round().clamp(0, 255).byte()
+        return Pillow.fromarray(values[0].numpy() if len(values) == 1 else values.permute(1, 2, 0).numpy())
 
 
 def rows_of(model, processor, columns: TextColumns | ImageColumns, split: str) -> TextRows | PictureRows:

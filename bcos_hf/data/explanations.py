@@ -4,6 +4,7 @@ Memory does not grow with the data set: rows are read, explained and written in 
 of the source, and no batch reaches over its end, so that a run that was interrupted goes on with the first missing shard and ends with the same files.
 """
 
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 
 from bcos_hf.hub.explanation_card import write_explanation_card
 from bcos_hf.hub.explanation_folder import ExplainedSplit, open_split
+from bcos_hf.models.bcos_class_names import class_names, class_number, distinct_names
 
 from .classifier_inputs import PictureRows, TextRows, batches, rows_of
 from .fingerprints import dataset_fingerprint, model_fingerprint, processor_fingerprint
@@ -26,12 +28,6 @@ from .text import TextColumns
 
 DTYPES = ("float32", "float16")
 NUMBERS = ("probability", "logit", "constant", "residual")
-
-
-def _class_names(config) -> list[str]:
-    """A name for each class; ImageNet has two cranes."""
-    names = [str(config.id2label[number]) for number in range(config.num_labels)]
-    return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names)]
 
 
 def _target(target: int | str | None, features: Features, config) -> Callable[[dict], int] | None:
@@ -45,11 +41,16 @@ def _target(target: int | str | None, features: Features, config) -> Callable[[d
             return found
 
         return of_row
-    names = _class_names(config)
-    chosen = names.index(target) if target in names else target
-    if target is not None and (isinstance(chosen, str) or not 0 <= chosen < len(names)):
-        raise ValueError(f"target: expected a column of {list(features)}, a class of {names[:10]} or its number, got {target!r}.")
-    return None if chosen is None else lambda row: chosen
+    if target is None:
+        return None
+    names = class_names(config)
+    if isinstance(target, str):
+        chosen = class_number(target, names, f"target: expected a column of {list(features)}, or a class")
+    else:
+        chosen = operator.index(target)
+        if not 0 <= chosen < len(names):
+            raise ValueError(f"target: expected a class of {names[:10]} or its number, got {target!r}.")
+    return lambda row: chosen
 
 
 class _Explainer:
@@ -58,7 +59,7 @@ class _Explainer:
     def __init__(self, model, processor, reader: TextRows | PictureRows, label: tuple | None, target: Callable | None, dtype: str) -> None:
         self.model, self.reader, self.label, self.target, self.dtype = model, reader, label, target, dtype
         self.options = {"tokenizer": processor} if isinstance(reader, TextRows) else {}
-        classes = ClassLabel(names=_class_names(model.config))
+        classes = ClassLabel(names=distinct_names(class_names(model.config)))
         named = dict.fromkeys(("target", "prediction", *(("label",) if label else ())), classes)
         numbers = {name: Value("float32") for name in NUMBERS}
         self.features = Features({**reader.features(dtype), **named, **numbers, "index": Value("int64")})

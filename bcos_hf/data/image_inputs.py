@@ -1,5 +1,6 @@
 """Pictures of a data set as what a model takes, made when they are asked for: decoded, augmented where they train, and normalised by the model's processor."""
 
+import copy
 import os
 import random
 from collections.abc import Callable
@@ -27,20 +28,77 @@ BROKEN = ("raise", "skip")
 LEFT_OUT = -100  # the label of a picture that was skipped; losses and measures do not count it
 
 
+# channels of a model -> Pillow's mode
+MODES = {1: "L", 3: "RGB"}
+
+
+def _eight_bits(picture: Pillow.Image) -> Pillow.Image:
+    """An image of 16 or 32 bits a channel, which Pillow's convert() would clip at 255, in 8 bits."""
+    values = np.nan_to_num(np.asarray(picture).astype(np.float64)).clip(0)
+    largest = values.max(initial=0)
+    if picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM"):
+        white = 65535
+    elif picture.mode == "F" and largest <= 1:
+        white = 1
+    else:  # nothing in the file says what is white, so it is the largest number of the fewest bits that hold them all
+        white = next((limit for limit in (255, 65535, 2**31 - 1) if largest <= limit), largest)
+    return Pillow.fromarray(np.floor(values / white * 255 + (0 if white > 255 else 0.5)).astype(np.uint8))
+
+
+def in_channels(image: Pillow.Image, channels: int = 3) -> Pillow.Image:
+    """An image of any mode in gray (1 channel) or RGB (3), 8 bits a channel; alpha is dropped.
+
+    Args:
+        image: gray of 1, 8, 16 or 32 bits, floats, palette, CMYK, with or without alpha.
+        channels: that the model takes.
+
+    Raises:
+        ValueError: a number of channels that no image has.
+    """
+    if channels not in MODES:
+        raise ValueError(f"image: expected a model of {sorted(MODES)} channels, which image files have; it takes {channels}.")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == MODES[channels] else image.convert(MODES[channels])
+
+
 def rgb(picture: Pillow.Image) -> Pillow.Image:
-    """A picture of any mode (grey of 1, 8 or 16 bits, palette, CMYK, with or without alpha, which is dropped) in RGB, 8 bits a channel."""
-    if picture.mode.startswith("I"):  # 16 bits, which convert() would clip at 255
-        picture = Pillow.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    """`in_channels` of three."""
+    return in_channels(picture)
 
 
-def decode(content: bytes) -> Pillow.Image:
-    """The RGB picture, upright, of a file's content. Raises what Pillow raises where it is broken."""
+def decode(content: bytes, channels: int = 3) -> Pillow.Image:
+    """The image, upright, of a file's content, as `in_channels` has it. Raises what Pillow raises where it is broken."""
     picture = Pillow.open(BytesIO(content))
     picture.load()
-    return rgb(ImageOps.exif_transpose(picture))
+    return in_channels(ImageOps.exif_transpose(picture), channels)
+
+
+def channels_of(processor: BaseImageProcessor) -> int:
+    """How many channels an image processor normalizes; 3 where it does not say so."""
+    means = np.atleast_1d(getattr(processor, "image_mean", None) or 0.5)
+    return 1 if getattr(processor, "do_normalize", False) and len(means) == 1 and not np.isscalar(processor.image_mean) else 3
+
+
+def colors_of(processor: BaseImageProcessor) -> dict[str, np.ndarray]:
+    """What turns pixel_values back into the colors of the image: `mean` and `std` as of `to_picture`."""
+    scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+    return {"mean": (np.asarray(mean) / scale).tolist(), "std": (np.asarray(std) / scale).tolist()}
+
+
+def for_channels(processor: BaseImageProcessor, channels: int) -> BaseImageProcessor:
+    """`processor`; for one channel a copy that makes no three of it, and normalizes one where it was set for three that are alike."""
+    if channels != 1:
+        return processor
+    processor = copy.deepcopy(processor)
+    processor.do_convert_rgb = False
+    values = [np.unique(value) for value in (processor.image_mean, processor.image_std) if value is not None]
+    if processor.do_normalize and all(len(value) == 1 for value in values):
+        processor.image_mean, processor.image_std = ([value.item()] for value in values)
+    return processor
 
 
 def resized(processor: BaseImageProcessor, size: int) -> BaseImageProcessor:
@@ -74,9 +132,10 @@ def image_processor(source: str | os.PathLike, config: PreTrainedConfig, input_e
     return processor if size is None else resized(processor, size)
 
 
-def output_size(processor: BaseImageProcessor) -> tuple[int, int]:
+def output_size(processor: BaseImageProcessor, channels: int = 3) -> tuple[int, int]:
     """Height and width of what `processor` makes. Raises a ValueError if they depend on the picture's, as batches could not be stacked."""
-    wide, high = (tuple(processor(Pillow.new("RGB", size), return_tensors="pt")["pixel_values"].shape[-2:]) for size in ((90, 60), (60, 90)))
+    images = (Pillow.new(MODES[channels], size) for size in ((90, 60), (60, 90)))
+    wide, high = (tuple(processor(image, return_tensors="pt")["pixel_values"].shape[-2:]) for image in images)
     if wide != high:
         raise ValueError(f"image processor: expected one size for all pictures, got {wide} for a wide and {high} for a high one. Set do_center_crop, or size.")
     return wide
@@ -89,6 +148,7 @@ class ImageInputs:
     Attributes:
         split: its name, for messages. augmentation: takes the place of the processor's resizing and cropping.
         broken: "raise", or "skip" to give a picture that cannot be read the label -100 and zeros, and count it.
+        channels: 1 or 3, as the model takes them; None: as the processor does.
     """
 
     split: str
@@ -98,31 +158,42 @@ class ImageInputs:
     broken: str = "raise"
     skipped: int = 0
     without_caption: int = 0
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         if self.broken not in BROKEN:
             raise ValueError(f"broken: expected one of {BROKEN}, got {self.broken!r}.")
-        self.zeros = torch.zeros(3, *output_size(self.processor))
+        self.channels = self.channels or channels_of(self.processor)
+        self.zeros = torch.zeros(self.channels, *output_size(self.processor, self.channels))
 
     def __call__(self, row: dict, index: int) -> dict:
         """Raises a ValueError that names the row where its picture cannot be read."""
         value = row[self.columns.image] or {"bytes": b"", "path": None}
-        content = value["bytes"]
-        if content is None:
-            with fsspec.open(value["path"], "rb") as file:
-                content = file.read()
+        content, where = value["bytes"], f" ({value['path']})" if value["path"] else ""
         try:
-            picture = decode(content)
+            if content is None:
+                with fsspec.open(value["path"], "rb") as file:
+                    content = file.read()
+            picture = decode(content, self.channels)
         except Exception as error:  # Pillow's decoders raise of all kinds
-            return self._skip(f"{self.split}: picture {index}{' (' + value['path'] + ')' if value['path'] else ''} cannot be read: {error}", error)
+            return self._skip(f"{self.split}: picture {index}{where} cannot be read: {error}", error)
         if self.columns.caption is not None and not (row[self.columns.caption] or "").strip():
             self.without_caption += 1
             logger.warning(f"{self.split}: the caption of picture {index} is empty, as of {self.without_caption} so far in this process; the picture is used.")
         settings = {}
         if self.augmentation is not None:
             picture, settings = self.augmentation(picture), {"do_resize": False, "do_center_crop": False}
-        pixels = self.processor(picture, return_tensors="pt", **settings)["pixel_values"][0]
+        try:
+            pixels = self.pixels(picture, **settings)
+        except ValueError as error:  # of a size that cannot be resized
+            return self._skip(f"{self.split}: picture {index}{where} of {picture.size} pixels cannot be used: {error}", error)
         return {"pixel_values": pixels, "labels": 0 if self.columns.label is None else row[self.columns.label]}
+
+    def pixels(self, image: Pillow.Image, **settings) -> torch.Tensor:
+        """What the processor makes of an image, [C, H, W]."""
+        # where the channels are is said, as an image that is 3 pixels high would be taken for three of them
+        made = self.processor(image, return_tensors="pt", input_data_format="channels_last", **settings)
+        return made["pixel_values"][0]
 
     def _skip(self, message: str, error: Exception) -> dict:
         if self.broken == "raise":

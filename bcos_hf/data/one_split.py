@@ -7,6 +7,8 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, load_datase
 from datasets.exceptions import DatasetGenerationError
 from transformers import PreTrainedConfig
 
+from bcos_hf.models.bcos_class_names import class_names
+
 from . import images, text
 from .images import IMAGE_NAMES, ImageColumns, holds_pictures, load_embedded
 from .splits import LABEL_NAMES, find_column
@@ -75,21 +77,25 @@ def class_numbers(feature, config: PreTrainedConfig) -> Callable[[object], int]:
     Raises:
         ValueError: names that the model has not; and, when called, a label that is none of the model's.
     """
-    names = [str(config.id2label[number]) for number in range(config.num_labels)]
+    names = class_names(config)
     theirs = feature.names if isinstance(feature, ClassLabel) else names
     named = names != [f"LABEL_{number}" for number in range(config.num_labels)]
     if len(theirs) > len(names) or (named and set(theirs) - set(names)):
         raise ValueError(f"labels: expected classes out of the model's {len(names)}, {names[:10]}, got {theirs[:10]}. Rename them in the data set or config.")
     # two classes of one name are told apart by their order alone
     table = [names.index(name) for name in theirs] if named and theirs != names else list(range(len(theirs)))
+    # numbers without names are those of the configuration, which may start anywhere and have gaps
+    keys = sorted(config.id2label)
+    numbers = range(len(table)) if isinstance(feature, ClassLabel) or keys == list(range(len(keys))) else keys
 
     def number(value) -> int:
         if value is None or value == -1:
             return -1
         if isinstance(value, str) and value in names:
             return names.index(value)
-        if isinstance(value, str) or value != int(value) or not 0 <= value < len(table):
-            raise ValueError(f"label: expected one of the model's {names[:10]} or a number from 0 to {len(table) - 1}, got {value!r}.")
-        return table[int(value)]
+        if isinstance(value, str) or value != int(value) or int(value) not in numbers:
+            known = f"a number of {numbers[:10]}" if isinstance(numbers, list) else f"a number from 0 to {len(table) - 1}"
+            raise ValueError(f"label: expected one of the model's {names[:10]} or {known}, got {value!r}.")
+        return table[numbers.index(int(value))]
 
     return number

@@ -45,7 +45,17 @@ from .bcos_pipelines import BcosImageExplanationPipeline
 from .bcos_saving import classes_of, whole_weights
 
 
-__all__ = ["BcosImageExplanationPipeline", "FAMILIES", "STANDARD", "bcosify", "standard_of", "supported", "twin_of"]
+__all__ = [
+    "BcosImageExplanationPipeline",
+    "FAMILIES",
+    "STANDARD",
+    "bcosify",
+    "load_saved",
+    "saved_class",
+    "standard_of",
+    "supported",
+    "twin_of",
+]
 
 # model_type of the standard model -> the modeling module of its B-cos family
 FAMILIES = {
@@ -151,8 +161,41 @@ def _twin_class(config, class_name: str):
     return twin
 
 
-def _standard_class(name: str) -> type:
-    return next((vars(module)[name] for module in STANDARD if name in vars(module)), None) or getattr(transformers, name)
+def _standard_class(name: str, *default) -> type:
+    ours = next((vars(module)[name] for module in STANDARD if name in vars(module)), None)
+    return ours or getattr(transformers, name, *default)
+
+
+def saved_class(source: str | os.PathLike) -> type:
+    """The class that a model was saved as, by its configuration alone: a B-cos class, or a transformers one.
+
+    Raises:
+        ValueError: the configuration names no class, or one that there is not.
+    """
+    config = AutoConfig.from_pretrained(source)
+    name = (config.architectures or [None])[0]
+    if name is None:
+        raise ValueError(f"{source}: expected the name of a class in config.json (architectures), found none.")
+    family = FAMILIES.get(config.model_type.removeprefix("bcos_"))
+    found = getattr(family, name, None) or _standard_class(name, None)
+    if found is None:
+        raise ValueError(f"{source}: it was saved as {name}, a class that neither bcos_hf nor transformers has.")
+    return found
+
+
+def load_saved(source: str | os.PathLike) -> PreTrainedModel:
+    """A B-cos model as the class that it was saved as, in evaluation mode.
+
+    Raises:
+        ValueError: another model, of which no weights are read.
+        OSError: a folder without weights, or with damaged ones.
+    """
+    cls = saved_class(source)
+    if not hasattr(cls, "from_standard"):
+        raise ValueError(
+            f"{source}: expected a B-cos model, got a {cls.__name__}. Convert it: bcos-hf convert {source} FOLDER."
+        )
+    return cls.from_pretrained(source).eval()
 
 
 def supported() -> list[str]:

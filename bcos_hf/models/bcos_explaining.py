@@ -20,8 +20,14 @@ def as_classes(name: str, value, logits: Tensor, width: int | None = None) -> Te
     for another shape, a non-integer or a class that does not exist.
     """
     (n, classes), given = logits.shape, value
-    value = torch.as_tensor(value, device=logits.device)
-    if value.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+    try:
+        value = torch.as_tensor(value, device=logits.device)
+    except (TypeError, ValueError, RuntimeError) as error:  # texts, rows of unequal length, nothing that has numbers
+        raise ValueError(
+            f"{name}: expected whole numbers: an int, a list or a tensor, of shape [{n}] (one class an input) or [{n}, K]; "
+            f"got {str(given)[:80]!r}."
+        ) from error
+    if value.numel() and (value.dtype == torch.bool or value.is_floating_point() or value.is_complex()):
         raise ValueError(f"{name}: expected whole numbers, got {value.dtype}.")
     value = value.long()
     if value.dim() == 0:

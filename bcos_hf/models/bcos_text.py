@@ -88,6 +88,20 @@ def check_length(base_model: nn.Module, length: int) -> None:
         )
 
 
+def token_number(tokenizer, count: int, argument: str, text: str) -> int:
+    """The number of the token that is written `text`, in the vocabulary or by the tokenizer.
+
+    Raises:
+        ValueError: a text that is not one token of the first `count`.
+    """
+    found = tokenizer.get_vocab().get(text)
+    ids = [found] if found is not None else tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1 or ids[0] >= count or (ids[0] == tokenizer.unk_token_id and text != tokenizer.unk_token):
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        raise ValueError(f"{argument}: expected a text that is one token of the vocabulary, got {text!r}: {pieces}.")
+    return ids[0]
+
+
 def with_tokens(explanation, tokenizer, input_ids: Tensor, attention_mask: Tensor | None = None):
     """`explanation` with the display texts and words of its inputs [N, L], for showing and for merging pieces into words.
 

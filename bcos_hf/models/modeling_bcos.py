@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
+from .bcos_class_names import class_names
 from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
@@ -214,8 +215,7 @@ class BcosModelMixin:
         return explanation_mode(self)
 
     def _labels(self, classes: int) -> list[str] | None:
-        names = self.config.id2label or {}
-        return [names[index] for index in range(classes)] if len(names) == classes else None
+        return class_names(self.config, classes)
 
     def _check_statistics(self) -> None:
         """Raise a ValueError for running statistics that are not finite, which names them."""

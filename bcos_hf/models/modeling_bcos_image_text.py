@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers.models.clip.modeling_clip import CLIPOutput
 
+from .bcos_class_names import asked_labels
 from .bcos_conversion import Roles
 from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
@@ -59,7 +60,7 @@ class BcosImageEmbeddingMixin(BcosVisionModelMixin):
         Args:
             pixel_values: [N, C, H, W] as the image processor gives them.
             text_embeds: [P, D], of any length. A model with a text tower takes input_ids [P, L] (and attention_mask) in their place.
-            targets, contrast: numbers of prompts, as `BcosVisionModelMixin.explain` takes classes; None is the prompt that fits best.
+            targets, contrast: prompts, by number or, with `prompts`, by their text, as `BcosVisionModelMixin.explain` takes classes; None is the prompt that fits best.
             return_weights, chunk, **inputs: as there.
             prompts: P texts, for legends.
             unpool: compare each position with the prompts in the place of the pooled embedding (CLIP's ResNets); the explained number is then
@@ -79,6 +80,7 @@ class BcosImageEmbeddingMixin(BcosVisionModelMixin):
         check_finite("text_embeds", text_embeds)
         if prompts is not None and len(prompts) != len(text_embeds):
             raise ValueError(f"prompts: expected {len(text_embeds)} texts, one for each embedding, got {len(prompts)}.")
+        targets, contrast = asked_labels(targets, contrast, prompts)
         reading = {"unpool": unpool, "cosine_power": cosine_power, "max_normalise": max_normalise}
         made = super().explain(pixel_values, targets, contrast, return_weights, chunk, text_embeds=text_embeds.detach(), **reading, **inputs)
         return replace(made, labels=prompts, quantity="score" if unpool and (cosine_power != 1 or max_normalise) else "cosine")

@@ -7,14 +7,16 @@ dimension, ours the sum, which adds up.
 
 from copy import copy
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from .bcos_class_names import asked_classes, asked_labels
 from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
 from .bcos_layers import Bcos
-from .bcos_text import as_given, attention_mask_of, check_length, input_of, right_padded, with_tokens
+from .bcos_text import as_given, attention_mask_of, check_length, input_of, right_padded, token_number, with_tokens
 from .modeling_bcos import BcosModelMixin, leaf_at
 
 
@@ -61,7 +63,8 @@ class BcosTextModelMixin(BcosModelMixin):
         """Explain logits exactly, by the contributions of the tokens.
 
         Args:
-            targets: classes to explain; None is the predicted one. An int, a list, or a LongTensor [N] or [N, K]; K costs one forward pass.
+            targets: classes to explain; None is the predicted one. A number or a name, a list, or a LongTensor [N] or
+                [N, K]; K costs one forward pass. Of a language model, tokens: their numbers, or with `tokenizer` texts.
             contrast: classes to speak against ('why a rather than b'), given like `targets`; or "mean" for the mean over classes.
             position: for heads with logits at every token, which token: an int or [N]. None is the mask token, where `tokenizer` has one.
             tokenizer: fills in `tokens`, for showing, and for merging pieces into words.
@@ -88,12 +91,18 @@ class BcosTextModelMixin(BcosModelMixin):
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
         with self._explaining(probe) as model, leaf_at(*input_of(model.base_model)) as leaf:
             logits = model._explained_logits(aligned, position)
-            made = self._stated(explained(logits, leaf[0], probe, targets, contrast, chunk=chunk))
+            labels = self._labels(logits.shape[1])
+            if labels is None and tokenizer is not None:  # whose tokens are the classes
+                number_of = partial(token_number, tokenizer, logits.shape[1])
+                asked = asked_classes(targets, contrast, number_of)
+            else:
+                asked = asked_labels(targets, contrast, labels)
+            made = self._stated(explained(logits, leaf[0], probe, *asked, chunk=chunk))
         made = replace(
             made,
             contributions=as_given(made.contributions, order, 2),
             weights=as_given(made.weights, order, 2) if return_weights else None,
-            labels=self._labels(logits.shape[1]),
+            labels=labels,
         )
         return made if tokenizer is None or "input_ids" not in inputs else with_tokens(made, tokenizer, inputs["input_ids"], mask)
 

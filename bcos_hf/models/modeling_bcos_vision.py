@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from .bcos_class_names import asked_labels
 from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
 from .bcos_inputs import InputEncoding
@@ -28,7 +29,8 @@ class BcosVisionModelMixin(BcosModelMixin):
 
         Args:
             pixel_values: [N, C, H, W] as the image processor gives them, on any device.
-            targets: classes to explain; None is the predicted one. An int, a list, or a LongTensor [N] or [N, K]; K costs one forward pass.
+            targets: classes to explain; None is the predicted one. A number or a name, a list, or a LongTensor [N] or
+                [N, K]; K costs one forward pass.
             contrast: classes to speak against ('why a rather than b'), given like `targets`; or "mean" for the mean over classes.
             return_weights: keep the rows of W(x), [N, K, 2C, H, W] ([N, K, C, H, W] with input_encoding "none").
             chunk: how many targets share a backward pass; None: 8 on an accelerator, 1 on a CPU.
@@ -52,9 +54,11 @@ class BcosVisionModelMixin(BcosModelMixin):
         probe = torch.zeros(len(pixel_values), device=self.device, dtype=self.dtype, requires_grad=True)
         with self._explaining(probe) as model, leaf_at(model._input_encoding()) as leaf:
             logits = model._logits_to_explain(pixel_values, **inputs)
-            made = explained(logits, leaf[0], probe, targets, contrast, channel_dim=1, chunk=chunk)
+            labels = self._labels(logits.shape[1])
+            asked = asked_labels(targets, contrast, labels)
+            made = explained(logits, leaf[0], probe, *asked, channel_dim=1, chunk=chunk)
         weights = made.weights if return_weights else None
-        return self._stated(replace(made, weights=weights, labels=self._labels(logits.shape[1]), pixel_values=pixel_values))
+        return self._stated(replace(made, weights=weights, labels=labels, pixel_values=pixel_values))
 
     def _logits_to_explain(self, pixel_values: Tensor, **inputs) -> Tensor:
         logits = getattr(self(pixel_values=pixel_values, **inputs), "logits", None)

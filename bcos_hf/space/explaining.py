@@ -27,14 +27,9 @@ def pixels(loaded: Loaded, content: bytes | None) -> Tensor:
     return loaded.processor(checked_picture(content), return_tensors="pt")["pixel_values"].to(loaded.model.device)
 
 
-def side_of_square(pixel_values: Tensor) -> int:
-    """Over how many pixels maps are averaged: 15 for 224 pixels, as published, and as large a part of others."""
-    return max(1, round(15 * min(pixel_values.shape[-2:]) / 224))
-
-
 def read(loaded: Loaded, made: Explanation, target: int = 0) -> ImageReading:
     """The arrays of one target of one picture."""
-    return read_image(made, 0, target, **loaded.shown, smooth=side_of_square(made.pixel_values))
+    return read_image(made, 0, target, **loaded.shown)
 
 
 def _plain(text: str) -> str:

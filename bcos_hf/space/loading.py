@@ -7,6 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
 from bcos_hf.data import image_processor
+from bcos_hf.data.image_inputs import colors_of
+from bcos_hf.models.bcos_class_names import class_names
 
 
 # how an architecture ends -> kind and Auto class; all others have to be models of pictures and texts
@@ -26,13 +28,12 @@ class Loaded:
     @property
     def labels(self) -> list[str]:
         """The names of its classes, in order."""
-        return [str(self.model.config.id2label[index]) for index in range(self.model.config.num_labels)]
+        return class_names(self.model.config)
 
     @property
     def shown(self) -> dict[str, Any]:
         """What turns its pixel_values back into colours, the `mean` and `std` of `to_picture`."""
-        normalised = self.processor.do_normalize
-        return {"mean": self.processor.image_mean if normalised else 0.0, "std": self.processor.image_std if normalised else 1.0}
+        return colors_of(self.processor)
 
 
 def load(source, bcos: bool = True) -> Loaded:

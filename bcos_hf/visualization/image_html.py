@@ -31,7 +31,7 @@ CSS = f"""
 
 
 def image_to_html(
-    explanation, path: str | os.PathLike | None = None, title: str | None = None, fragment: bool = False, mean=None, std=None, smooth: int | None = 15
+    explanation, path: str | os.PathLike | None = None, title: str | None = None, fragment: bool = False, mean=None, std=None, smooth: int | str | None = "fit"
 ) -> str:
     """A static page of every input and target, without script or anything from elsewhere; all that users wrote is escaped.
 
@@ -40,7 +40,7 @@ def image_to_html(
         path: also write it there, all or nothing.
         title: heading. fragment: for embedding in another page, without <html>.
         mean, std: of the image processor, see `to_picture`.
-        smooth: side in pixels of the square that both maps are averaged over; 15 fits 224 x 224.
+        smooth: side in pixels of the square that both maps are averaged over; "fit": 15 for 224 x 224, as large a part of others.
 
     Raises:
         ImportError: Pillow is not installed. OSError: the file cannot be written.
@@ -48,17 +48,17 @@ def image_to_html(
     """
 
     def block(index: int, target: int) -> str:
-        return _block(read_image(explanation, index, target, mean, std, smooth), smooth)
+        return _block(read_image(explanation, index, target, mean, std, smooth))
 
     return write_page(explanation, block, "image", CSS, title, fragment, path)
 
 
-def _block(reading: ImageReading, smooth: int | None) -> str:
+def _block(reading: ImageReading) -> str:
     why = f"of {reading.explained_against}"
     figures = [
         _figure(reading.picture, "input", "the input"),
         _figure(None if reading.colours is None else on_white(reading.colours), "colour explanation", f"colour explanation {why}"),
-        _figure(reading.signed, averaged("contributions", smooth), f"signed contributions to the logit {why}"),
+        _figure(reading.signed, averaged("contributions", reading.smooth), f"signed contributions to the logit {why}"),
     ]
     return f'<article>{facts(reading)}<div class="pictures">{"".join(figures)}</div><footer>{legend(reading.peak)}{equation(reading)}</footer></article>'
 

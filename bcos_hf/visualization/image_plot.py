@@ -17,7 +17,7 @@ PANEL, SCALE, BARS, HEAD = 2.6, 0.8, 3.2, 0.55  # inches: a picture, the colour 
 GREY = "#d1d5db"
 
 
-def plot_image(explanation, index=0, target=0, picture=None, mean=None, std=None, top=3, smooth: int | None = 15, path: str | os.PathLike | None = None):
+def plot_image(explanation, index=0, target=0, picture=None, mean=None, std=None, top=3, smooth: int | str | None = "fit", path: str | os.PathLike | None = None):
     """One input in a row: itself, the colour explanation on white, the contributions that add up to the logit, and the strongest classes.
 
     Args:
@@ -26,7 +26,7 @@ def plot_image(explanation, index=0, target=0, picture=None, mean=None, std=None
         picture: shown as the input in place of the explanation's own pixel_values: a PIL image, or an array or tensor [H, W] or [H, W, 3], in [0, 1] or bytes.
         mean, std: of the image processor, see `to_picture`.
         top: how many of the strongest classes to show; the one explained and the one spoken against are always there.
-        smooth: side in pixels of the square that both maps are averaged over; 15 fits 224 x 224.
+        smooth: side in pixels of the square that both maps are averaged over; "fit": 15 for 224 x 224, as large a part of others.
         path: also write a PNG there, all or nothing.
 
     Returns:
@@ -40,7 +40,7 @@ def plot_image(explanation, index=0, target=0, picture=None, mean=None, std=None
 
 
 def plot_image_rows(
-    explanations, target=0, pictures: Sequence | None = None, mean=None, std=None, top=3, smooth: int | None = 15, path: str | os.PathLike | None = None
+    explanations, target=0, pictures: Sequence | None = None, mean=None, std=None, top=3, smooth: int | str | None = "fit", path: str | os.PathLike | None = None
 ):
     """The row of `plot_image` for every input, one below the other.
 
@@ -56,7 +56,7 @@ def plot_image_rows(
     return _figure([(*row, None if pictures is None else pictures[i]) for i, row in enumerate(rows)], target, mean, std, top, smooth, path)
 
 
-def _figure(rows: list[tuple], target: int, mean, std, top: int, smooth: int | None, path):
+def _figure(rows: list[tuple], target: int, mean, std, top: int, smooth: int | str | None, path):
     drawn = []
     for explanation, index, picture in rows:
         reading = read_image(explanation, index, target, mean, std, smooth)
@@ -64,7 +64,7 @@ def _figure(rows: list[tuple], target: int, mean, std, top: int, smooth: int | N
     figure = new_figure(PANEL * (1 + max(len(panels) for _, panels, _ in drawn)) + SCALE + BARS, (PANEL + HEAD) * len(rows))
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, (reading, panels, classes) in zip(parts, drawn, strict=True):
-        _row(part, reading, panels, classes, smooth)
+        _row(part, reading, panels, classes)
     write_figure(figure, path)
     return figure
 
@@ -97,14 +97,14 @@ def _classes(explanation: Any, index: int, target: int, top: int) -> list[tuple[
     return [(score(explanation, index, number), colours[number]) for number in sorted(colours, key=lambda number: -logits[number].item())]
 
 
-def _row(part, reading: ImageReading, panels: list[tuple[str, np.ndarray]], classes: list[tuple[Score, str]], smooth: int | None) -> None:
+def _row(part, reading: ImageReading, panels: list[tuple[str, np.ndarray]], classes: list[tuple[Score, str]]) -> None:
     part.suptitle(literal(reading.headline()), fontsize=10, x=0.01, ha="left")
     *pictures, signed_ax, classes_ax = part.subplots(1, len(panels) + 2, width_ratios=[PANEL] * len(panels) + [PANEL + SCALE, BARS])
     for ax, (name, what) in zip(pictures, panels, strict=True):
         ax.imshow(what, vmin=0, vmax=1, cmap="gray", interpolation="nearest")
         ax.set_xlabel(name)
     _signed(signed_ax, reading)
-    signed_ax.set_xlabel(averaged("contributions", smooth))
+    signed_ax.set_xlabel(averaged("contributions", reading.smooth))
     for ax in (*pictures, signed_ax):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_color(GREY)
