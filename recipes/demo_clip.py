@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--only_teacher", action="store_true", help="end when the teacher is made, which configs/report/clip_cifar10.yaml begins with")
     args = parser.parse_args()
     logging.set_verbosity_error()
-    start, output = time.perf_counter(), args.output_dir
+    start, output = time.perf_counter(), training.own_folder(args.output_dir)
     sizes = {"paired": PAIRED, "test": TEST, "projection": PROJECTION, "side": SIDE, "seed": args.seed}
     settings = {"config": training.yaml_settings(CONFIG), "sizes": sizes, "game": [GRIDS, SMOOTH, THRESHOLD]}
     done = output / "metrics.json"

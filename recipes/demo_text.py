@@ -23,7 +23,7 @@ from bcos_hf.hub import results_table, write_demo_card
 from bcos_hf.metrics import faithfulness
 from bcos_hf.metrics.word_valence import word_valence_correlation
 from bcos_hf.models.bcos_writing import write_text
-from bcos_hf.training import DataArguments, ModelArguments, done_once, earlier_result, parse, text_trainer, train_and_test, yaml_settings
+from bcos_hf.training import DataArguments, ModelArguments, done_once, earlier_result, own_folder, parse, text_trainer, train_and_test, yaml_settings
 
 
 CONFIG = Path(__file__).parent / "configs" / "text" / "vader.yaml"
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.set_verbosity_error()
-    start, output, done = time.perf_counter(), args.output_dir, args.output_dir / "metrics.json"
+    start, output, done = time.perf_counter(), own_folder(args.output_dir), args.output_dir / "metrics.json"
     settings = {"config": yaml_settings(CONFIG), "seed": args.seed, "kinds": KINDS, "refit": REFIT, "masked": MASKED}
     plain, tokenizer, plain_accuracy = trained("conventional", output, settings)
     bcos, _, bcos_accuracy = trained("bcos", output, settings)

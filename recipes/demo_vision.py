@@ -83,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.set_verbosity_error()
     start, config = time.perf_counter(), CONFIGS / f"demo_{args.family}.yaml"
-    output = args.output_dir or Path("outputs/demo-vision" if args.family == "resnet50" else f"outputs/demo-vision-{args.family}")
+    output = training.own_folder(args.output_dir or Path("outputs/demo-vision" if args.family == "resnet50" else f"outputs/demo-vision-{args.family}"))
     settings = {"config": training.yaml_settings(config), "kinds": KINDS, "seed": args.seed, "grids": GRIDS, "smooth": SMOOTH, "threshold": THRESHOLD}
     done = output / "metrics.json"
     if (metrics := training.earlier_result(done, settings)) is not None:

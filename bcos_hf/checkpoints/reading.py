@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from bcos_hf.models.bcos_bounds import check_sizes
 from bcos_hf.visualization.reading import visible
 
 from .torchscript import is_torchscript, stored_members, torchscript_state
@@ -121,6 +122,7 @@ def model_of(cls: type[PreTrainedModel], config, state: dict[str, Tensor], wante
     Raises:
         ValueError: tensors are missing, unexpected, or of another shape; the message names them.
     """
+    check_sizes(config.to_dict(), wanted, {name: value.shape for name, value in state.items()})
     with torch.device("meta"):
         structure = cls(config)
     shapes = {name: value.shape for name, value in structure.state_dict().items()}

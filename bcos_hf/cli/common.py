@@ -12,10 +12,9 @@ from transformers.utils import cached_file
 
 from bcos_hf.models import load_saved as load
 from bcos_hf.models.bcos_class_names import class_names, distinct_names, written_class
+from bcos_hf.models.bcos_writing import is_free
 
 from .errors import Commands, UsageError, message_of
-
-from bcos_hf.models.bcos_writing import is_free
 
 
 __all__ = [

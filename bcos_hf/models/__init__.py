@@ -41,6 +41,7 @@ from . import (
     modeling_simple_vit,
     modeling_vgg,
 )
+from .bcos_bounds import check_folder
 from .bcos_pipelines import BcosImageExplanationPipeline
 from .bcos_saving import classes_of, whole_weights
 
@@ -125,6 +126,7 @@ def standard_of(source: str | os.PathLike | PreTrainedModel, auto_class: type | 
     """The standard model that `bcosify` takes, and the names of the tensors that its checkpoint lacks, which are random. Arguments and errors as there."""
     if isinstance(source, PreTrainedModel):
         return source, set()
+    check_folder(source)
     config = AutoConfig.from_pretrained(source)
     if auto_class is None:
         saved_as = (config.architectures or ["no class"])[0]
@@ -172,6 +174,7 @@ def saved_class(source: str | os.PathLike) -> type:
     Raises:
         ValueError: the configuration names no class, or one that there is not.
     """
+    check_folder(source)
     config = AutoConfig.from_pretrained(source)
     name = (config.architectures or [None])[0]
     if name is None:

@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
+from .bcos_bounds import check_built, check_folder, no_larger_than_stored
 from .bcos_class_names import class_names
 from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
@@ -111,6 +112,7 @@ class BcosModelMixin:
             if type(module) in self.twins:
                 module.__class__ = self.twins[type(module)]
                 getattr(module, "complete", lambda: None)()
+        check_built(self)
         self.conversion_report = convert_(self, config, self._roles)
         if not config.keep_biases and self._tied_weights_keys:
             self._tied_weights_keys = {key: value for key, value in self._tied_weights_keys.items() if not key.endswith("bias")}
@@ -188,11 +190,13 @@ class BcosModelMixin:
         """As transformers' `from_pretrained`, with all tensors or none.
 
         Raises:
+            ValueError: sizes that no model has, before anything is built.
             OSError: a damaged weight file, or one that lacks tensors of the saved model or has others, which are listed. Parts that the saved model does
                 not have, such as another head, are new and are logged.
         """
+        check_folder(pretrained_model_name_or_path)
         wanted = kwargs.pop("output_loading_info", False)
-        with whole_weights(pretrained_model_name_or_path):
+        with whole_weights(pretrained_model_name_or_path), no_larger_than_stored(pretrained_model_name_or_path):
             made, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         if pretrained_model_name_or_path is not None:
             check_loaded(made, info, pretrained_model_name_or_path, kwargs)

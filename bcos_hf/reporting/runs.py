@@ -118,11 +118,11 @@ def run_experiment(experiment: Experiment, output: str | Path) -> dict:
         "explanations": model -> explainer -> measure -> {"mean", "low", "high", "n"}}}.
 
     Raises:
-        ValueError: a measure that there is not, before anything is trained.
+        ValueError: a measure that there is not, before anything is trained. FileExistsError: a folder with content that was not made here.
     """
     if unknown := sorted(experiment.measures.keys() - TASKS[experiment.task].measures.keys()):
         raise ValueError(f"{experiment.name}: unknown measures {unknown}; expected some of {sorted(TASKS[experiment.task].measures)}.")
-    output, runs = Path(output), {}
+    output, runs = training.own_folder(output), {}
     folders = {seed: {model: _trained(experiment, model, seed, output) for model in experiment.models} for seed in experiment.seeds}
     for seed, of_seed in folders.items():
         accuracy = {model: json.loads((folder / "all_results.json").read_text())["test_accuracy"] for model, folder in of_seed.items()}

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification,
 
 from bcos_hf.data import image_processor
 from bcos_hf.data.image_inputs import colors_of
+from bcos_hf.models.bcos_bounds import check_folder
 from bcos_hf.models.bcos_class_names import class_names
 
 
@@ -43,6 +44,7 @@ def load(source, bcos: bool = True) -> Loaded:
         ValueError: no classifier of pictures or texts, nor a model of both; or no B-cos model, where `bcos` says that it has to be one.
     """
     source = str(source)
+    check_folder(source)
     name = (AutoConfig.from_pretrained(source).architectures or [""])[0]
     kind, auto = next((made for end, made in KINDS.items() if name.endswith(end)), ("clip", AutoModel))
     model = auto.from_pretrained(source).eval().to("cuda" if torch.cuda.is_available() else "cpu")
