@@ -38,13 +38,17 @@ Run it elsewhere: `pip install -r requirements.txt gradio`, then `python app.py`
 """
 ABOUT = "A **B-cos** network is dynamic linear, y = W(x) x: its explanation is the computation itself, not a guess made afterwards."
 # of a folder of a model, what is needed to load it, and the example of its card
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "example.png")
+WANTED = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "bcos_conversion.json", "bcos_eval.json")
+WANTED += ("model*.safetensors", "model.safetensors.index.json", "configuration_*.py", "modeling_*.py", "bcos_*.py", "example.png")
+WANTED += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model")
+WANTED += ("chat_template.jinja",)
 
 
 def requirements() -> list[str]:
-    """What the package needs, as its metadata says; the Space's README names gradio. Raises a ValueError where the package is not installed."""
+    """What the package needs, as its metadata says, in the versions that are here; the Space's README names gradio. Raises a ValueError where the package is not installed."""
     try:
-        return [line for line in requires("bcos_hf") or [] if "extra ==" not in line]
+        names = [re.match(r"[\w.-]+", line)[0] for line in requires("bcos_hf") or [] if "extra ==" not in line]
+        return [f"{name}=={version(name).partition('+')[0]}" for name in names]
     except PackageNotFoundError as error:
         raise ValueError("write_space: expected bcos_hf to be installed, so that its requirements are known: pip install -e .") from error
 
