@@ -8,6 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
 from bcos_hf import bcosify, verify
+from bcos_hf.hub.exactness import exactness, exactness_sentence
+from bcos_hf.hub.push import write_model_folder
 from bcos_hf.models.bcos_conversion import Roles
 from bcos_hf.models.configuration_bcos import BcosTextConfigMixin
 from bcos_hf.models.modeling_bcos_text import BcosTextModelMixin
@@ -51,6 +53,18 @@ def test_a_naive_family_is_refused_or_found_out(caplog):
     model.explain(**inputs)
     model.explain(**inputs)
     assert caplog.text.count("bcos_hf.verify") == 1
+
+
+def test_a_card_says_it_and_a_push_refuses(tmp_path, monkeypatch):
+    naive, right = Naive.from_standard(modernbert()), bcosify(tiny("bert").float())
+    assert "model.layers.0.attn, model.layers.0.mlp" in exactness_sentence(naive) and "was verified to be dynamic linear" in exactness_sentence(right)
+    monkeypatch.setattr("bcos_hf.models.modeling_bcos.copy_code", lambda *_: None)  # a class of this file has none that a folder could carry
+    with pytest.raises(RuntimeError, match="expected exact explanations, so nothing is pushed"):
+        write_model_folder(tmp_path, naive, "someone/naive")
+
+
+def test_exactness_is_tried_on_every_family(member):
+    assert exactness(bcosify(tiny(*member))).exact
 
 
 @pytest.mark.parametrize("fields", [{}, {"keep_biases": True, "b": 1.5, "head_activation": "keep"}, {"max_out": 2}])
