@@ -14,6 +14,7 @@ from bcos_hf import __version__
 
 from .card_text import merged_card
 from .conversion_record import conversion_record, trained_since
+from .exactness import exactness_sentence
 from .usage import Usage, task_of
 
 
@@ -116,7 +117,7 @@ def card_blocks(model, title: str, usage: Usage | None = None, metrics: dict | N
         blocks["training"] = "\n".join(["## Training", "", *(f"- {name.replace('_', ' ')}: {value}" for name, value in training.items())])
     kept = "It keeps biases: what they contribute is in the constant, which explains nothing of the input." if config.keep_biases else ""
     citation = CITATION.format(version=__version__) + (REFIT_CITATION if "least-squares refit" in origin else "")
-    return {**blocks, "limits": LIMITS.format(constant=kept), "citation": citation}
+    return {**blocks, "limits": LIMITS.format(constant=f"{kept} {exactness_sentence(model)}".strip()), "citation": citation}
 
 
 def card_metadata(model, repo_id: str, metrics: dict | None = None, datasets: list[str] | None = None, license: str | None = None) -> dict:

@@ -17,6 +17,7 @@ from bcos_hf.models.bcos_writing import write_bytes, write_text
 
 from .card import model_card
 from .conversion_record import save_conversion
+from .exactness import exactness
 from .usage import run_usage
 
 
@@ -26,7 +27,7 @@ EVALUATION = "bcos_eval.json"
 def write_model_folder(
     folder: Path, model, repo_id: str, processors=(), existing: str | None = None, example: str | Path | None = None, metrics: dict | None = None, **facts
 ) -> None:
-    """Fill `folder` with what is pushed; see `push`. Raises a RuntimeError where the saved model does not load or its example does not run."""
+    """Fill `folder` with what is pushed; see `push`. Raises a RuntimeError where the saved model does not load, is not exact, or its example does not run."""
     model.save_pretrained(folder)
     for processor in processors:
         processor.save_pretrained(folder)
@@ -37,6 +38,9 @@ def write_model_folder(
     different = [name for name, value in loaded.state_dict().items() if not torch.equal(value, ours[name].to(value.device))]
     if different:
         raise RuntimeError(f"{repo_id}: the saved model is not the one in memory ({different[:3]} differ), so nothing is pushed.")
+    found = exactness(loaded)
+    if found is not None and not found.exact:
+        raise RuntimeError(f"{repo_id}: expected exact explanations, so nothing is pushed; bcos_hf.verify says: {found}.")
     usage = None if example is None else run_usage(model, folder, repo_id, example)
     if usage is not None and usage.figure:
         write_bytes(folder / "explanation.png", usage.figure)

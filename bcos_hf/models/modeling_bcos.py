@@ -25,6 +25,7 @@ from .bcos_dynamic import explanation_mode
 from .bcos_explanation import Explanation, residual_of
 from .bcos_layers import Bcos
 from .bcos_loading import check_loaded
+from .bcos_normalization import normalization_of
 from .bcos_saving import align_, auto_map_of, copy_code, origin_of, replaced_weights, whole_weights
 from .bcos_sharing import sharing
 from .bcos_state import completed_state, matched_state
@@ -146,11 +147,13 @@ class BcosModelMixin:
                 del model._init_weights
 
     @classmethod
-    def from_standard(cls, model: PreTrainedModel, **fields):
+    def from_standard(cls, model: PreTrainedModel, pixels: tuple[Tensor, Tensor] | None = None, **fields):
         """The B-cos twin of a transformers model; the model given stays as it is.
 
         Args:
             model: a model of the family this class extends, with this head, another one or none. A head that it lacks is new and random.
+            pixels: (mean, std), [C] each, that the model's images are normalized with, for input_encoding "add_inverse", whose images are in [0, 1];
+                None: those of the image processor beside the model.
             **fields: configuration fields to set (b, weight_norm, keep_biases, num_labels, ...).
 
         Returns:
@@ -166,7 +169,9 @@ class BcosModelMixin:
         state, dropped = matched_state(model, structure)
         tied = getattr(structure, "all_tied_weights_keys", None) or {}
         new = sorted(set(structure.state_dict()) - set(state) - set(tied))
-        state = completed_state({key: value.detach().clone() for key, value in state.items()}, structure)
+        if config.input_encoding == "add_inverse" and pixels is None:
+            pixels = normalization_of(model)
+        state = completed_state({key: value.detach().clone() for key, value in state.items()}, structure, pixels)
         made = cls.from_pretrained(None, config=config, state_dict=state, dtype=model.dtype, attn_implementation=attention)
         made.conversion_report = replace(structure.conversion_report, dropped=dropped, new=new)
         return made.to(model.device)
