@@ -142,7 +142,7 @@ def test_killed_in_an_epoch_and_resumed_it_ends_with_the_same_weights(folder):
     (folder / "broken" / "checkpoint-6" / "siglip.safetensors").unlink()
     last = folder / "broken" / "checkpoint-6"
     trainer, inputs = clip_trainer(*arguments(folder, *given, "--output_dir", folder / "broken", "--resume_from_checkpoint", last))
-    with pytest.raises(ValueError, match="siglip.safetensors is missing"):
+    with pytest.raises(ValueError, match=r"siglip.safetensors is missing"):
         train_and_test(trainer, inputs)
 
 

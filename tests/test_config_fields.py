@@ -19,7 +19,7 @@ CONFIGS = [AutoConfig.for_model(f"bcos_{family}").__class__ for family in FAMILI
 @pytest.mark.parametrize("config_class", CONFIGS, ids=lambda cls: cls.__name__)
 def test_no_field_is_one_of_any_transformers_configuration(config_class):
     shared = {}
-    for model_type in CONFIG_MAPPING.keys():
+    for model_type in list(CONFIG_MAPPING):
         standard = CONFIG_MAPPING[model_type]
         if issubclass(standard, BcosConfigMixin) or model_type in FAMILIES:
             continue
@@ -34,7 +34,7 @@ def test_a_field_in_both_is_refused_when_the_class_is_made():
     class Mixin(BcosDecoderConfigMixin):
         hidden_size: int = 3
 
-    with pytest.raises(TypeError, match="hidden_size.*rename"):
+    with pytest.raises(TypeError, match=r"hidden_size.*rename"):
         type("Both", (Mixin, LlamaConfig), {"model_type": "both"})
 
 

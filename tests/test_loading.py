@@ -62,7 +62,7 @@ def test_part_of_a_head_is_no_new_head(tmp_path):
     model.save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     save_file({name: value for name, value in load_file(file).items() if not name.startswith("classifier")}, file, {"format": "pt"})
-    with pytest.raises(OSError, match="classifier.dense.weight, classifier.out_proj.weight"):
+    with pytest.raises(OSError, match=r"classifier.dense.weight, classifier.out_proj.weight"):
         AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert AutoModel.from_pretrained(tmp_path)  # which has no head to be lost
 

@@ -80,7 +80,7 @@ def test_a_function_of_ones_own_is_the_loss(tmp_path):
 
     loss, logits = loss_of(trainer_of(tmp_path, compute_loss_func=weighted), labels)
     torch.testing.assert_close(loss, F.cross_entropy(logits, labels, weight=weight))
-    with pytest.raises(ValueError, match="label_smoothing_factor 0.3"):
+    with pytest.raises(ValueError, match=r"label_smoothing_factor 0.3"):
         trainer_of(tmp_path, compute_loss_func=weighted, given={"label_smoothing_factor": 0.3})
     with pytest.raises(ValueError, match="a teacher"):
         trainer_of(tmp_path, compute_loss_func=weighted, teacher=OutputTeacher(tiny("bert").float()))

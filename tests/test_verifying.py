@@ -43,7 +43,7 @@ def modernbert():
 
 
 def test_a_naive_family_is_refused_or_found_out(caplog):
-    with pytest.raises(ValueError, match="attn.Wqkv: expected a linear layer of an attention"):
+    with pytest.raises(ValueError, match=r"attn.Wqkv: expected a linear layer of an attention"):
         Unsaid.from_standard(modernbert())
     model, inputs = Naive.from_standard(modernbert()), {"input_ids": torch.randint(3, 90, (2, 7)), "attention_mask": torch.ones(2, 7).long()}
     found = verify(model, **inputs)

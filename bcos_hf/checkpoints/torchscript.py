@@ -72,7 +72,8 @@ def stored_members(file: str | Path) -> dict[str, zipfile.ZipInfo]:
     """
     with zipfile.ZipFile(file) as archive:
         members = {one.filename: one for one in archive.infolist() if "code" not in one.filename.split("/")[1:2]}
-        if any(one.compress_type != zipfile.ZIP_STORED for one in members.values()) or sum(one.file_size for one in members.values()) > Path(file).stat().st_size:
+        packed = any(one.compress_type != zipfile.ZIP_STORED for one in members.values())
+        if packed or sum(one.file_size for one in members.values()) > Path(file).stat().st_size:
             raise zipfile.BadZipFile("its members are larger unpacked than the file, which torch never writes")
         for name in members:
             with archive.open(name) as content:  # reading to the end compares the checksum

@@ -54,7 +54,10 @@ def check_sizes(values: dict, source: object = "the configuration", shapes: dict
         if shapes and pattern is LAYERS and value > max(len(shapes), FEW_LAYERS):
             raise ValueError(f"{source}: {name}: expected no more layers than the weights have tensors ({len(shapes):,}), got {value:,.0f}. Nothing was built.")
         if shapes and pattern is not LAYERS and largest < math.inf and value > max(widest, WIDE):
-            raise ValueError(f"{source}: {name}: expected a size that fits the weights, whose tensors are up to {widest // 8:,} wide, got {value:,.0f}. Nothing was built.")
+            raise ValueError(
+                f"{source}: {name}: expected a size that fits the weights, whose tensors are up to {widest // 8:,} wide, "
+                f"got {value:,.0f}. Nothing was built."
+            )
 
 
 def _numbers(values: dict, depth: int = 0) -> Iterator[tuple[str, float]]:

@@ -3,11 +3,9 @@
 A family is `class BcosXForY(BcosModelMixin, XForY)` with a `config_class`; the forward pass stays transformers' own.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
 from weakref import WeakSet
 
@@ -28,6 +26,7 @@ from .bcos_loading import check_loaded
 from .bcos_normalization import normalization_of
 from .bcos_saving import align_, auto_map_of, copy_code, origin_of, replaced_weights, whole_weights
 from .bcos_sharing import sharing
+from .bcos_signature import called_as
 from .bcos_state import completed_state, matched_state
 from .bcos_writing import filled_at_once
 from .configuration_bcos import RENAMED, bcos_fields
@@ -63,30 +62,6 @@ def leaf_at(module: nn.Module, before: bool = False) -> Iterator[list[Tensor]]:
 
     with changed_at(cut, module, before):
         yield leaf
-
-
-def called_as(forward: Callable, standard: Callable) -> Callable:
-    """`forward`, which takes some arguments as **kwargs, with the signature of the `standard` one.
-
-    Trainer keeps the columns of a data set that the signature names, and drops the others without a word.
-    """
-    own, theirs = (inspect.signature(function).parameters for function in (forward, standard))
-    if own.keys() >= theirs.keys():
-        return forward
-    named = {name: one for name, one in theirs.items() if one.kind is one.POSITIONAL_OR_KEYWORD}
-    more = {name: one.replace(kind=one.KEYWORD_ONLY) for name, one in own.items() if name not in theirs}
-    names = [name for name in named if name != "self"]
-
-    @wraps(forward)
-    def called(self, *args, **kwargs):
-        if len(args) > len(names):
-            raise TypeError(f"forward: expected at most {len(names)} positional arguments, got {len(args)}.")
-        return forward(self, **dict(zip(names, args, strict=False)), **kwargs)
-
-    last = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
-    more = [one for one in more.values() if one.name != "kwargs"]
-    called.__signature__ = inspect.Signature([*named.values(), *more, last])
-    return called
 
 
 class BcosModelMixin:

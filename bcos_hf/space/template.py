@@ -45,7 +45,11 @@ WANTED += ("chat_template.jinja",)
 
 
 def requirements() -> list[str]:
-    """What the package needs, as its metadata says, in the versions that are here; the Space's README names gradio. Raises a ValueError where the package is not installed."""
+    """What the package needs, as its metadata says, in the versions that are here; the Space's README names gradio.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
     try:
         names = [re.match(r"[\w.-]+", line)[0] for line in requires("bcos_hf") or [] if "extra ==" not in line]
         return [f"{name}=={version(name).partition('+')[0]}" for name in names]

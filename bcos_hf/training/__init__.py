@@ -14,8 +14,9 @@ from .losses import bce_loss, bcos_loss
 from .once import done_once, earlier_result, own_folder
 from .output_distillation import OutputTeacher, between_processors, check_teacher, output_divergence
 from .pairing import fit_projections, image_tower_features, text_tower_features
+from .running import train_and_test
 from .text import text_trainer
-from .trainer import BcosTrainer, train_and_test
+from .trainer import BcosTrainer
 
 
 __all__ = [

@@ -23,8 +23,8 @@ from .converting import converted, weight_norm_of
 from .distillation import DistillationTrainer, OtherImages
 from .image import callbacks
 from .output_distillation import between_processors
+from .running import accuracy
 from .teacher_cache import TaughtPictures, teacher_embeddings
-from .trainer import accuracy
 from .training_rows import image_batches
 
 

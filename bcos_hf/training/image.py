@@ -24,7 +24,8 @@ from .head_first import train_head_
 from .losses import CLASSES
 from .output_distillation import OutputTeacher, between_processors, check_teacher
 from .resolution import at_size
-from .trainer import BcosTrainer, accuracy
+from .running import accuracy
+from .trainer import BcosTrainer
 from .training_rows import image_batches
 
 

@@ -30,7 +30,8 @@ UNRELATED = {
     "dataloader_persistent_workers", "dataloader_pin_memory", "dataloader_prefetch_factor", "debug", "disable_tqdm", "enable_jit_checkpoint",
     "explain_samples", "fp16_full_eval", "full_determinism", "ignore_data_skip", "include_for_metrics", "include_num_input_tokens_seen", "label_names",
     "length_column_name", "local_rank", "max_eval_samples", "output_dir", "per_device_eval_batch_size", "prediction_loss_only", "project",
-    "remove_unused_columns", "report_to", "restore_callback_states_from_checkpoint", "resume_from_checkpoint", "run_name", "skip_memory_metrics", "teacher_cache", "use_cache", "use_cpu",
+    "remove_unused_columns", "report_to", "restore_callback_states_from_checkpoint", "resume_from_checkpoint", "run_name",
+    "skip_memory_metrics", "teacher_cache", "use_cache", "use_cpu",
 }  # fmt: skip
 # a run may be made longer, and is said to be
 LENGTHS = ("max_steps", "num_train_epochs")

@@ -26,7 +26,8 @@ from .converting import converted, weight_norm_of
 from .head_first import train_head_
 from .losses import CLASSES
 from .output_distillation import OutputTeacher, check_teacher
-from .trainer import BcosTrainer, accuracy
+from .running import accuracy
+from .trainer import BcosTrainer
 from .training_rows import text_batches
 
 
