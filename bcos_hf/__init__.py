@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from .models import BcosImageExplanationPipeline
+from . import interrupts  # first: what follows takes seconds, in which Ctrl-C must not end in a traceback
+from .models import BcosImageExplanationPipeline, BcosTextExplanationPipeline
 from .models.bcos_dynamic import explanation_mode
 from .models.bcos_explanation import Explanation
 
@@ -11,7 +12,15 @@ if TYPE_CHECKING:
     from .calibration import bcosify, refit_
 
 __version__ = "0.1.0"
-__all__ = ["BcosImageExplanationPipeline", "Explanation", "bcosify", "explanation_mode", "refit_"]
+__all__ = [
+    "BcosImageExplanationPipeline",
+    "BcosTextExplanationPipeline",
+    "Explanation",
+    "bcosify",
+    "explanation_mode",
+    "interrupts",
+    "refit_",
+]
 
 
 def __getattr__(name: str):

@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
-from PIL import Image
 
 from .card import model_card
 from .conversion_record import save_conversion
 from .explanation_folder import written_whole
-from .usage import run_usage
+from .usage import run_usage, takes_image
 
 
 EVALUATION = "bcos_eval.json"
@@ -29,8 +28,11 @@ def write_model_folder(
     model.save_pretrained(folder)
     for processor in processors:
         processor.save_pretrained(folder)
-    if example is not None and Path(example).suffix and Path(example).is_file():
-        Image.open(example).convert("RGB").save(folder / "example.png")
+    if example is not None and takes_image(model):
+        from bcos_hf.data.image_files import decode  # here, as data needs this folder
+
+        channels = getattr(model.config, "num_channels", 3)
+        decode(Path(example).read_bytes(), channels).save(folder / "example.png")
         example = folder / "example.png"
     loaded, ours = type(model).from_pretrained(folder), model.state_dict()
     different = [name for name, value in loaded.state_dict().items() if not torch.equal(value, ours[name].to(value.device))]

@@ -8,6 +8,7 @@ import os
 import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from . import (
     modeling_bcos_bert,
@@ -41,12 +42,13 @@ from . import (
     modeling_simple_vit,
     modeling_vgg,
 )
-from .bcos_pipelines import BcosImageExplanationPipeline
+from .bcos_pipelines import PIPELINES, BcosImageExplanationPipeline, BcosTextExplanationPipeline
 from .bcos_saving import classes_of, whole_weights
 
 
 __all__ = [
     "BcosImageExplanationPipeline",
+    "BcosTextExplanationPipeline",
     "FAMILIES",
     "STANDARD",
     "bcosify",
@@ -98,6 +100,15 @@ for _module in (*FAMILIES.values(), *STANDARD):
     for _auto, _cls in classes_of(_module).items():
         AutoConfig.register(_cls.config_class.model_type, _cls.config_class, exist_ok=True)
         getattr(transformers, _auto).register(_cls.config_class, _cls, exist_ok=True)
+
+for _pipeline in PIPELINES.values():
+    if _pipeline.task_name not in PIPELINE_REGISTRY.get_supported_tasks():
+        PIPELINE_REGISTRY.register_pipeline(
+            _pipeline.task_name,
+            _pipeline,
+            pt_model=getattr(transformers, _pipeline.auto_class),
+            type=_pipeline.modality,
+        )
 
 
 def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None = None, **fields) -> PreTrainedModel:

@@ -60,6 +60,24 @@ def copy_code(model_class: type, folder: str | os.PathLike) -> None:
 
 
 @contextmanager
+def pipeline_named(model) -> Iterator[None]:
+    """The model's configuration names the pipeline that travels with it while it is saved, and not here, where it may be registered."""
+    from .bcos_pipelines import PIPELINES  # so that it travels; here, as it needs transformers' pipelines
+
+    pipeline = next((one for end, one in PIPELINES.items() if type(model).__name__.endswith(end)), None)
+    if pipeline is None:
+        yield
+        return
+    model.config.custom_pipelines = {
+        pipeline.task_name: {"impl": f"bcos_pipelines.{pipeline.__name__}", "pt": [pipeline.auto_class], "type": pipeline.modality}
+    }
+    try:
+        yield
+    finally:
+        del model.config.custom_pipelines
+
+
+@contextmanager
 def filled_at_once(folder: str | os.PathLike) -> Iterator[Path]:
     """A temporary folder beside `folder`, whose files move there at the end and are thrown away on an error; other files in `folder` stay."""
     folder = Path(folder)

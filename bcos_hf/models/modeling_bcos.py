@@ -20,7 +20,7 @@ from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
 from .bcos_layers import Bcos
-from .bcos_saving import align_, auto_map_of, copy_code, filled_at_once, origin_of, whole_weights
+from .bcos_saving import align_, auto_map_of, copy_code, filled_at_once, origin_of, pipeline_named, whole_weights
 from .bcos_state import completed_state, matched_state
 from .configuration_bcos import RENAMED, bcos_fields
 
@@ -146,7 +146,7 @@ class BcosModelMixin:
         kwargs = {"save_original_format": False, **kwargs}  # the old key layout has no renames for classes of ours
         if push_to_hub:
             kwargs.setdefault("repo_id", Path(save_directory).name)
-        with filled_at_once(save_directory) as folder:
+        with pipeline_named(self), filled_at_once(save_directory) as folder:
             if is_main_process:
                 copy_code(type(self), folder)
             super().save_pretrained(folder, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
