@@ -12,6 +12,8 @@ import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
+from bcos_hf.models import unwrapped
+
 from .card import model_card
 from .conversion_record import save_conversion
 from .explanation_folder import written_whole
@@ -87,6 +89,9 @@ def push(
     Raises:
         RuntimeError: a check failed; nothing was pushed. huggingface_hub's errors: the Hub refused.
     """
+    model = unwrapped(model)
+    if not hasattr(model, "explain"):
+        raise TypeError(f"push: expected a B-cos model, got a {type(model).__name__}. Convert it with bcos_hf.bcosify.")
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -7,6 +7,7 @@ import os
 
 import torch
 import transformers
+from accelerate.utils import extract_model_from_parallel
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -57,6 +58,7 @@ __all__ = [
     "standard_of",
     "supported",
     "twin_of",
+    "unwrapped",
 ]
 
 # model_type of the standard model -> the modeling module of its B-cos family
@@ -134,8 +136,11 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
 
 def standard_of(source: str | os.PathLike | PreTrainedModel, auto_class: type | None = None) -> tuple[PreTrainedModel, set[str]]:
     """The standard model that `bcosify` takes, and the names of the tensors that its checkpoint lacks, which are random. Arguments and errors as there."""
+    source = unwrapped(source)
     if isinstance(source, PreTrainedModel):
         return source, set()
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"bcosify: expected a Hub id, a folder or a transformers model, got a {type(source).__name__}.")
     config = AutoConfig.from_pretrained(source)
     if auto_class is None:
         saved_as = (config.architectures or ["no class"])[0]
@@ -175,6 +180,23 @@ def _twin_class(config, class_name: str):
 def _standard_class(name: str, *default) -> type:
     ours = next((vars(module)[name] for module in STANDARD if name in vars(module)), None)
     return ours or getattr(transformers, name, *default)
+
+
+def unwrapped(model):
+    """The model inside what torch.compile, DDP, FSDP, accelerate or PEFT wrapped around it; anything else as it is.
+
+    Raises:
+        TypeError: an adapter whose weights are not in the model, which would be left out.
+    """
+    if not isinstance(model, torch.nn.Module):
+        return model
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
+    if isinstance(model, PreTrainedModel) or not hasattr(model, "get_base_model"):
+        return model
+    raise TypeError(
+        f"expected a model without an adapter, got a {type(model).__name__}, whose adapter is no B-cos layer. "
+        "Merge it first: model = model.merge_and_unload()."
+    )
 
 
 def saved_class(source: str | os.PathLike) -> type:

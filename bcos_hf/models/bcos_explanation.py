@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import operator
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .bcos_given import batch_index, picked
 
 
 _TENSORS = ("logits", "targets", "contributions", "constant", "residual", "weights", "contrast", "pixel_values")
@@ -68,20 +71,18 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.logits)
 
-    def __getitem__(self, index: int | slice) -> "Explanation":
-        """The explanation of one input (N = 1) or of a slice of them."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"explanation {index} of {len(self)}")
-            index = slice(index % len(self), index % len(self) + 1)
-        picked = {name: getattr(self, name) for name in (*_TENSORS, "tokens", "starts", "words", "shared")}
-        return replace(self, **{name: value if value is None else value[index] for name, value in picked.items()})
+    def __getitem__(self, index: int | slice | list[int]) -> "Explanation":
+        """The explanation of one input (N = 1), of a slice or of a list of them."""
+        index = batch_index(index, len(self))
+        found = {name: getattr(self, name) for name in (*_TENSORS, "tokens", "starts", "words", "shared")}
+        return replace(self, **{name: value if value is None else picked(value, index) for name, value in found.items()})
 
     def of_target(self, target: int) -> "Explanation":
-        """The explanation of one of the K targets (K = 1)."""
+        """The explanation of one of the K targets (K = 1). Raises an IndexError or TypeError for none."""
+        (target,) = batch_index(operator.index(target), self.targets.shape[1])
         names = ("targets", "contributions", "constant", "residual", "weights", "contrast")
-        picked = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: value if value is None else value[:, [target]] for name, value in picked.items()})
+        found = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: value if value is None else value[:, [target]] for name, value in found.items()})
 
     def to(self, device) -> "Explanation":
         """The same on another device."""

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from .bcos_class_names import asked_labels
 from .bcos_explaining import explained
 from .bcos_explanation import Explanation
+from .bcos_given import image_inputs
 from .bcos_inputs import InputEncoding
 from .bcos_layers import BcosConv2d
 from .modeling_bcos import BcosModelMixin, leaf_at
@@ -43,7 +44,7 @@ class BcosVisionModelMixin(BcosModelMixin):
             ValueError: no picture, another number of channels, a size that the model cannot take, a class that does not exist.
             TypeError: a model without a head, which has no logits.
         """
-        channels = self.config.num_channels
+        channels, pixel_values = self.config.num_channels, image_inputs(pixel_values)
         if not isinstance(pixel_values, Tensor) or pixel_values.dim() != 4 or pixel_values.shape[1] != channels or 0 in pixel_values.shape:
             got = list(pixel_values.shape) if isinstance(pixel_values, Tensor) else type(pixel_values).__name__
             raise ValueError(f"pixel_values: expected a tensor [N, {channels}, H, W] with N, H, W >= 1, got {got}. Convert pictures with the image processor.")
