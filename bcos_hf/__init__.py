@@ -6,6 +6,7 @@ from . import interrupts  # first: what follows takes seconds, in which Ctrl-C m
 from .models import BcosImageExplanationPipeline, BcosTextExplanationPipeline
 from .models.bcos_dynamic import explanation_mode
 from .models.bcos_explanation import Explanation
+from .models.bcos_verifying import Verification, verify
 
 
 if TYPE_CHECKING:
@@ -16,10 +17,12 @@ __all__ = [
     "BcosImageExplanationPipeline",
     "BcosTextExplanationPipeline",
     "Explanation",
+    "Verification",
     "bcosify",
     "explanation_mode",
     "interrupts",
     "refit_",
+    "verify",
 ]
 
 

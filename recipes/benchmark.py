@@ -18,6 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification, ResNetConfig
 
 from bcos_hf import bcosify
 from bcos_hf.metrics.cost import keep_memory, machine, peak_memory, peak_ratio, ratio_in_turns
+from bcos_hf.models.bcos_writing import write_text
 
 
 BATCH, CLASSES = 8, 10
@@ -106,7 +107,7 @@ def main() -> None:
     for name in args.names:
         ratios = measure(name, args.rounds)
         text = json.dumps({"ratios": ratios, "batch": MODELS[name][2], "b": MODELS[name][1], "machine": machine()}, indent=2)
-        (args.output / f"{name}.json").write_text(text + "\n")
+        write_text(args.output / f"{name}.json", text + "\n")
         for key, ratio in ratios.items():
             print(f"{name:9} {key:20} {ratio['median']:.3f}   (quartiles {ratio['quartiles'][0]:.3f} to {ratio['quartiles'][1]:.3f}, n = {ratio['n']})")
 

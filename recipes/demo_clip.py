@@ -21,6 +21,7 @@ from bcos_hf import training
 from bcos_hf.baselines import input_x_gradient, random_explanation
 from bcos_hf.data import TEMPLATES, ImageColumns, cifar10, image_processor, minilm_folder, prepare_images, prompts_of, resnet50_folder, stacked
 from bcos_hf.metrics import ZeroShotClassifier, class_embeddings, image_embeddings, play_grid_pointing_game, zero_shot_accuracy
+from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.models.modeling_dual_encoder import DualEncoderModel
 from bcos_hf.visualization import plot_image_rows
 
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--only_teacher", action="store_true", help="end when the teacher is made, which configs/report/clip_cifar10.yaml begins with")
     args = parser.parse_args()
     logging.set_verbosity_error()
-    start, output = time.perf_counter(), args.output_dir
+    start, output = time.perf_counter(), training.own_folder(args.output_dir)
     sizes = {"paired": PAIRED, "test": TEST, "projection": PROJECTION, "side": SIDE, "seed": args.seed}
     settings = {"config": training.yaml_settings(CONFIG), "sizes": sizes, "game": [GRIDS, SMOOTH, THRESHOLD]}
     done = output / "metrics.json"
@@ -109,7 +110,7 @@ def main() -> None:
     residuals = [game["bcos"]["max_relative_residual"], figure(bcos, x["bcos"], labels, names, output / "prompts.png")]
     metrics = {"zero_shot_accuracy": accuracy, "grid_pointing_game": game, "max_relative_residual": max(residuals), "seconds": time.perf_counter() - start}
     metrics |= {"seed": args.seed, "n": {"test": TEST, "grids": GRIDS}, "settings": settings}
-    done.write_text(json.dumps(metrics, indent=2) + "\n")
+    write_text(done, json.dumps(metrics, indent=2) + "\n")
     print(table(metrics))
 
 

@@ -22,7 +22,8 @@ from bcos_hf.data import lexicon, movie_reviews
 from bcos_hf.hub import results_table, write_demo_card
 from bcos_hf.metrics import faithfulness
 from bcos_hf.metrics.word_valence import word_valence_correlation
-from bcos_hf.training import DataArguments, ModelArguments, done_once, earlier_result, parse, text_trainer, train_and_test, yaml_settings
+from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.training import DataArguments, ModelArguments, done_once, earlier_result, own_folder, parse, text_trainer, train_and_test, yaml_settings
 
 
 CONFIG = Path(__file__).parent / "configs" / "text" / "vader.yaml"
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.set_verbosity_error()
-    start, output, done = time.perf_counter(), args.output_dir, args.output_dir / "metrics.json"
+    start, output, done = time.perf_counter(), own_folder(args.output_dir), args.output_dir / "metrics.json"
     settings = {"config": yaml_settings(CONFIG), "seed": args.seed, "kinds": KINDS, "refit": REFIT, "masked": MASKED}
     plain, tokenizer, plain_accuracy = trained("conventional", output, settings)
     bcos, _, bcos_accuracy = trained("bcos", output, settings)
@@ -113,7 +114,7 @@ def main() -> None:
     shown = bcos.explain(**batches(list(test["text"][:20]), tokenizer)[0], tokenizer=tokenizer, return_weights=False)
     shown.merge_words().to_html(output / "explanations.html", title="Why a B-cos MiniLM finds these 20 test sentences positive or negative")
     print(write_demo_card(output, bcos, tokenizer, metrics))
-    done.write_text(json.dumps(metrics, indent=2) + "\n")
+    write_text(done, json.dumps(metrics, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from bcos_hf import training
 from bcos_hf.baselines import grad_cam, input_x_gradient, random_explanation
 from bcos_hf.data import stacked
 from bcos_hf.metrics import play_grid_pointing_game, predicted_logits
+from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.visualization import plot_image_rows
 
 
@@ -82,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.set_verbosity_error()
     start, config = time.perf_counter(), CONFIGS / f"demo_{args.family}.yaml"
-    output = args.output_dir or Path("outputs/demo-vision" if args.family == "resnet50" else f"outputs/demo-vision-{args.family}")
+    output = training.own_folder(args.output_dir or Path("outputs/demo-vision" if args.family == "resnet50" else f"outputs/demo-vision-{args.family}"))
     settings = {"config": training.yaml_settings(config), "kinds": KINDS, "seed": args.seed, "grids": GRIDS, "smooth": SMOOTH, "threshold": THRESHOLD}
     done = output / "metrics.json"
     if (metrics := training.earlier_result(done, settings)) is not None:
@@ -112,7 +113,7 @@ def main() -> None:
         "n": {"test": len(labels), "grids": GRIDS},
         "settings": settings,
     }
-    done.write_text(json.dumps(metrics, indent=2) + "\n")
+    write_text(done, json.dumps(metrics, indent=2) + "\n")
     print(table(metrics))
 
 

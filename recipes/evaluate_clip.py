@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from bcos_hf.data import image_processor, load_image_dataset, prepare_images, prompts_of, stacked
 from bcos_hf.metrics import class_embeddings, image_embeddings, linear_probe_accuracy, zero_shot_accuracy
+from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.training import load_teacher, text_side
 
 
@@ -51,7 +52,7 @@ def main() -> None:
         if train is not None:
             result.setdefault("linear_probe", {})[name] = linear_probe_accuracy((image_embeddings(model, train[0]), train[1]), (embeds, test[1]))
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    write_text(path, json.dumps(result, indent=2) + "\n")
     print(path.read_text())
 
 

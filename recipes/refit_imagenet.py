@@ -20,6 +20,7 @@ from bcos_hf import bcosify, metrics, training
 from bcos_hf.baselines import grad_cam, input_x_gradient
 from bcos_hf.data import image_processor, load_pictures, prepare_images, resnet50_folder, stacked
 from bcos_hf.data.images import read_parquet
+from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.visualization import gradient_to_image, on_white, plot_comparison, signed_map
 
 
@@ -37,7 +38,7 @@ def refitted(standard, photos: torch.Tensor, processor, settings: dict, folder: 
         made = {"cpu_seconds": time.process_time() - start, "photos": len(photos)}
         twin.save_pretrained(folder)
         r2 = {fit["name"]: round(fit["r2"], 3) for fit in twin.conversion_report.fits}
-        (folder / "refit.json").write_text(json.dumps({**made, "r2": r2}), encoding="utf-8")
+        write_text(folder / "refit.json", json.dumps({**made, "r2": r2}))
 
     folder = training.done_once(folder, settings, make)
     return AutoModelForImageClassification.from_pretrained(folder).eval(), json.loads((folder / "refit.json").read_text())
@@ -103,7 +104,7 @@ def main() -> None:
     if args.photos.endswith(".parquet"):
         credit = read_parquet(args.photos).remove_columns(columns.image).select([held[i] for i in shown])
         lines = [", ".join(f"{key}: {value}" for key, value in row.items()) for row in credit]
-        (args.output_dir / f"{NAME}_credits.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(args.output_dir / f"{NAME}_credits.txt", "\n".join(lines) + "\n")
     result = {
         "agreement": {"bcos": metrics.compare_predictions(theirs, ours), "plain_conversion": metrics.compare_predictions(theirs, before)},
         "grid_pointing_game": metrics.play_grids(explainers, composed, labels[grids]),
@@ -114,7 +115,7 @@ def main() -> None:
         "n": {"test": len(images), "grids": len(grids), "shown": len(shown)},
         "settings": settings,
     }
-    (args.output_dir / f"{NAME}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_text(args.output_dir / f"{NAME}.json", json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from bcos_hf.data import minilm_folder, movie_reviews
 from bcos_hf.metrics import bootstrap_interval, faithfulness
 from bcos_hf.metrics.agreement import conversion_kept
 from bcos_hf.metrics.cost import machine
+from bcos_hf.models.bcos_writing import write_text
 
 
 SEEDS, LENGTH, BATCH, MASKED = (0, 1, 2), 128, 8, 200
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--minilm", action="store_true")
     for name, default, text in (("sequences", 48, "that calibrate SmolLM2"), ("held_out", 24, "that measure it"), ("sentences", 1000, "that calibrate MiniLM")):
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    parser.add_argument("--b", type=float, nargs="*", help="of those that are measured, these alone")
     parser.add_argument("--refit", type=json.loads, default={}, help="settings of RefitSettings")
     parser.add_argument("--output", type=Path, default=Path("results/demos/refit_text.json"))
     args = parser.parse_args()
@@ -108,11 +110,12 @@ def main() -> None:
     found = json.loads(args.output.read_text()) if args.output.exists() else {}
     for measure in (stories, minilm, classifier, smollm2):
         name = measure.__name__
-        for b in WAYS[name] if getattr(args, name) else ():
+        ways = [b for b in WAYS[name] if args.b is None or b in args.b]
+        for b in ways if getattr(args, name) else ():
             runs = [{"seed": seed, **measure(b, seed, args)} for seed in seeds.get(name, SEEDS)]
             hardware = {**machine(), "threads": torch.get_num_threads()}
             found.setdefault(name, {})[str(b)] = {"runs": runs, "refit": args.refit, "machine": hardware}
-            args.output.write_text(json.dumps({"command": "python recipes/refit_text.py", **found}, indent=1) + "\n", encoding="utf-8")
+            write_text(args.output, json.dumps({"command": "python recipes/refit_text.py", **found}, indent=1) + "\n")
             print(name, b, json.dumps(runs), flush=True)
 
 

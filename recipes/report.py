@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from transformers import logging
 
+from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.reporting import Experiment, experiment_page, plot_experiment, results_page, run_experiment
 
 
@@ -36,12 +37,12 @@ def main() -> None:
         recipe = {**experiment.recipe, "use_cpu": False} if args.use_gpu else experiment.recipe
         experiment = replace(experiment, seeds=args.seeds or experiment.seeds, recipe=recipe)
         result = run_experiment(experiment, args.output_dir / experiment.name)
-        (args.results / f"{experiment.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(args.results / f"{experiment.name}.json", json.dumps(result, indent=1) + "\n")
         print(experiment_page(result))
     results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(args.results.glob("*.json"))]
     for result in results:
         plot_experiment(result, args.results / f"{result['name']}.png")
-    Path("RESULTS.md").write_text(results_page(results, yaml.safe_load(UNTESTED.read_text(encoding="utf-8"))), encoding="utf-8")
+    write_text("RESULTS.md", results_page(results, yaml.safe_load(UNTESTED.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,13 @@ import json
 
 import pytest
 import torch
+import transformers
+from conftest import batch_of, tiny
 from safetensors.torch import save_file
 
+from bcos_hf import bcosify
 from bcos_hf.checkpoints import from_bcos_lm
+from bcos_hf.models.bcos_layers import Bcos
 from bcos_hf.models.modeling_bcos_bert import BcosBertForSequenceClassification
 
 
@@ -175,3 +179,21 @@ def test_a_folder_that_is_none_of_theirs_is_refused_and_nothing_in_it_is_run(tmp
     with pytest.raises(ValueError, match="Expected a folder saved by the B-cos LM code"):
         from_bcos_lm(folder)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("said", [True, False])
+def test_a_decoder_with_a_b_cos_head_of_its_own(tmp_path, family, said):
+    """Their B-cos LM head is a parameter of its own, `lm_head.linear.weight`, although the configuration says that it is tied."""
+    twin = bcosify(tiny(family, "causal").float(), convert_lm_head=True, tie_word_embeddings=False, b=1.25)
+    with torch.no_grad():
+        twin.lm_head.weight.normal_()
+    layers = {name for name, layer in twin.named_modules() if isinstance(layer, Bcos) and (layer.b != 1 or name == "lm_head")}
+    place = {f"{name}.weight": f"{name}.linear.weight" for name in layers}
+    state = {place.get(name, name): value.clone() for name, value in twin.state_dict().items()}
+    config = {name: value for name, value in twin.config.to_dict().items() if name in transformers.AutoConfig.for_model(family).to_dict()}
+    config |= {"architectures": [type(twin).__name__.removeprefix("Bcos")], "model_type": family, "tie_word_embeddings": True, "b": 1.25, "bcos": True}
+    loaded = from_bcos_lm(saved(tmp_path, state, config | ({"bcos_lm_head": True} if said else {})))
+    batch = batch_of(family)
+    assert torch.equal(loaded(**batch).logits, twin(**batch).logits) and loaded.lm_head.weight is not loaded.get_input_embeddings().weight
+    assert loaded.explain(**batch).relative_residual.max() < 1e-4

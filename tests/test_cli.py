@@ -110,8 +110,11 @@ def test_explain_pictures(folder, tmp_path, form):
 
 def test_explain_texts_and_errors(folder, tmp_path):
     made = run("explain", folder / "bert", "a <script> film", "--output", tmp_path, "--format", "html")
-    page = (tmp_path / "00000.html").read_text()
+    page = (tmp_path / "a-script-film.html").read_text()
     assert "LABEL_" in made.stdout and "<script" not in page
+    run("explain", folder / "bert", "a <script> film", "../a script film", "--output", tmp_path, "--format", "html", "--target", "1")
+    assert {path.name for path in tmp_path.iterdir()} == {"a-script-film.html", "a-script-film-2.html", "a-script-film-3.html"}
+    assert (tmp_path / "a-script-film.html").read_text() == page
     for arguments, message in (
         ((folder / "plain", "x.png"), "expected a B-cos model"),
         ((folder / "vit", "x.png", "--target", "zebra"), "--target: expected"),

@@ -237,3 +237,25 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 def test_the_table_pins_whole_hashes():
     for asset in assets.ASSETS.values():
         assert len(bytes.fromhex(asset.sha256)) == 32 and asset.kind in registries.CLIENTS and asset.licence and asset.source
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_is_mostly_air_is_refused(tmp_path, kind):
+    import tarfile
+    import zipfile
+    from io import BytesIO
+
+    from bcos_hf.data.assets import extract
+
+    file, air = tmp_path / "bomb", bytes(1 << 27)
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+            made.writestr("a/air", air)
+    else:
+        with tarfile.open(file, "w:gz") as made:
+            member = tarfile.TarInfo("a/air")
+            member.size = len(air)
+            made.addfile(member, BytesIO(air))
+    with pytest.raises(ValueError, match="Nothing was unpacked"):
+        extract(file, ("a/",), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

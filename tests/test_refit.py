@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bcos_hf import bcosify, refit_
-from bcos_hf.calibration.layouts import add_inverse_weights, layout_of
+from bcos_hf.calibration.layouts import layout_of
 from bcos_hf.calibration.lockstep import Lockstep
 from bcos_hf.calibration.objectives import Objective
 from bcos_hf.calibration.solving import Rows, fit_rows, inverted
-from bcos_hf.models.bcos_inputs import BcosStem, as_stem_
+from bcos_hf.models.bcos_inputs import BcosStem, add_inverse_weights, as_stem_
 from bcos_hf.models.bcos_layers import BcosConv2d
 from bcos_hf.models.bcos_scaling import bcos_scaling
 

@@ -108,9 +108,18 @@ def test_deep_images_keep_their_range(mode, dtype, white, channels):
 
 @pytest.mark.parametrize(
     "error",
-    [KeyError(1), ValueError("1"), yaml.YAMLError("line\nline\nline"), MemoryError(), ZeroDivisionError("division by zero"), AssertionError(),
-     RuntimeError("it failed\nTraceback (most recent call last):\n  File x\nOSError: no\x1b[31m"), LookupError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")],
-)  # fmt: skip
+    [
+        KeyError(1),
+        ValueError("1"),
+        yaml.YAMLError("line\nline\nline"),
+        MemoryError(),
+        ZeroDivisionError("division by zero"),
+        AssertionError(),
+        RuntimeError("it failed\nTraceback (most recent call last):\n  File x\nOSError: no\x1b[31m"),
+        LookupError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+    ],
+)
 def test_every_error_is_one_or_two_lines(error, capsys):
     with pytest.raises(typer.Exit) as ended, told():
         raise error

@@ -3,28 +3,27 @@
 Source: Abnar & Zuidema, ACL 2020 (arXiv 2005.00928) section 3. It is one map whatever the class, never negative, and does not add up to the logit.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bcos_hf.models.bcos_explanation import Explanation
+from bcos_hf.models.bcos_sharing import sharing
 from bcos_hf.models.bcos_text import input_of, last_tokens
 
 from .explained_function import attributed, on_device, unexplained
 
 
-@contextmanager
-def _eager(model: nn.Module) -> Iterator[None]:
-    """Attention by formula, whose probabilities can be seen, and back."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+def _eager(model: nn.Module) -> nn.Module:
+    """A copy of `model`, over the same tensors, with attention by formula, whose probabilities can be seen."""
+    copy, memo = sharing(model), {}
+    for module in copy.modules():
+        if hasattr(module, "config"):
+            module.config = deepcopy(module.config, memo)
+    copy.set_attn_implementation("eager")
+    return copy
 
 
 def rolled_out(attentions: list[Tensor]) -> Tensor:
@@ -48,8 +47,8 @@ def attention_rollout(model, targets=None, contrast=None, **inputs: Tensor) -> E
     inputs = on_device(model, inputs)
     made, _ = unexplained(model, targets, contrast, inputs)
     tower = getattr(model.base_model, "vision_model", model.base_model)
-    with torch.no_grad(), _eager(tower):
-        attentions = getattr(tower(**inputs, output_attentions=True), "attentions", None)
+    with torch.no_grad():
+        attentions = getattr(_eager(tower)(**inputs, output_attentions=True), "attentions", None)
     if not attentions or attentions[0] is None:
         raise ValueError(f"attention_rollout: expected a transformer that gives its attention probabilities; a {type(tower).__name__} gives none.")
     flow, found = rolled_out(attentions), made.contributions

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bcos_hf.models.bcos_explanation import Explanation
+from bcos_hf.models.bcos_sharing import sharing
 
 from .explained_function import Explained, absent, attributed, on_device, shared_out, switches, unexplained
 
@@ -123,7 +124,7 @@ def captum_explanation(method: str, model, targets=None, contrast=None, **inputs
         ValueError: a method that the model does not allow, or a baseline that there is not.
     """
     options = Options(**{name: inputs.pop(name) for name in list(inputs) if name in Options.__dataclass_fields__})
-    how, inputs = METHODS[method], on_device(model, inputs)
+    how, model, inputs = METHODS[method], sharing(model), on_device(model, inputs)
     if not any(isinstance(module, how.needs) for module in model.modules()):
         raise ValueError(f"{method}: expected a model with a {how.needs.__name__}, whose gradient it changes; a {type(model).__name__} has none.")
     made, x = unexplained(model, targets, contrast, inputs)

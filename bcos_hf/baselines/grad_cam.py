@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from bcos_hf.models.bcos_class_names import asked_labels, class_names
 from bcos_hf.models.bcos_explaining import explained
 from bcos_hf.models.bcos_explanation import Explanation
+from bcos_hf.models.bcos_sharing import sharing
 
 from .explained_function import attributed
 
@@ -29,13 +30,10 @@ def grad_cam(model, pixel_values: Tensor | None = None, targets=None, contrast=N
     """
     if pixel_values is None:
         raise ValueError(f"grad_cam: expected pixel_values [N, C, H, W], got {sorted(inputs)}; it explains CNNs only.")
-    pixel_values, maps = pixel_values.to(model.device), []
-    hook = model.base_model.register_forward_hook(lambda module, args, output: maps.append(getattr(output, "last_hidden_state", output[0])))
-    try:
-        with torch.enable_grad():
-            logits = model(pixel_values=pixel_values.detach().clone().requires_grad_(), **inputs).logits
-    finally:
-        hook.remove()
+    model, pixel_values, maps = sharing(model), pixel_values.to(model.device), []
+    model.base_model.register_forward_hook(lambda module, args, output: maps.append(getattr(output, "last_hidden_state", output[0])))
+    with torch.enable_grad():
+        logits = model(pixel_values=pixel_values.detach().clone().requires_grad_(), **inputs).logits
     hidden = maps[0]
     if hidden.dim() != 4:
         raise ValueError(f"grad_cam: expected a CNN, whose last hidden state is a map [N, D, h, w]; that of a {type(model).__name__} is {list(hidden.shape)}.")

@@ -11,6 +11,7 @@ from torch import Tensor
 from bcos_hf.models.bcos_class_names import asked_labels, class_names
 from bcos_hf.models.bcos_explaining import explained
 from bcos_hf.models.bcos_explanation import Explanation
+from bcos_hf.models.bcos_sharing import sharing
 from bcos_hf.models.bcos_text import input_of
 from bcos_hf.models.modeling_bcos import leaf_at
 
@@ -24,7 +25,7 @@ def input_x_gradient(model, targets=None, contrast=None, **inputs: Tensor) -> Ex
         model: in evaluation mode; of a causal language model the next token is explained. targets, contrast: as in `explain`.
         **inputs: pixel_values [N, C, H, W]; or input_ids [N, L], attention_mask [N, L], ..., on any device.
     """
-    inputs = on_device(model, inputs)
+    model, inputs = sharing(model), on_device(model, inputs)
     pixel_values = inputs.get("pixel_values")
     if pixel_values is not None:
         inputs["pixel_values"] = leaf = pixel_values.detach().clone().requires_grad_()

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from bcos_hf import models
 from bcos_hf.data.fingerprints import weights_fingerprint
+from bcos_hf.models.bcos_normalization import normalization
 
 from .choosing import choose_b
 from .inputs import calibration_batches
@@ -51,6 +52,9 @@ def bcosify(
         that do not fit.
         OSError: a folder without weights, or with damaged ones.
     """
+    if fields.get("input_encoding") == "add_inverse" and processor is not None:
+        own = getattr(processor, "image_processor", processor)
+        fields = {"pixels": normalization(own, normalizes=True), **fields}
     if calibration is None:
         if r2_budget is not None or refit is not None:
             raise ValueError("r2_budget, refit: expected calibration inputs beside them, got none.")

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from bcos_hf.data.image_files import upright
 from bcos_hf.data.image_inputs import for_channels, image_processor
+from bcos_hf.models.bcos_normalization import normalization
 from bcos_hf.models.bcos_text import positions_of
 
 
@@ -235,14 +236,3 @@ def _pixels(processor, given: bool) -> tuple[Tensor, Tensor] | None:
     if getattr(processor, "image_mean", None) is None or getattr(processor, "image_std", None) is None:
         return None
     return normalization(processor, normalizes=True if given else processor.do_normalize)
-
-
-def normalization(processor, normalizes: bool) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, [C] each, by which an image processor makes z = (x - mean) / std of an image x in [0, 1]."""
-    mean, std = (
-        torch.tensor(value, dtype=torch.float64).expand(3) for value in (processor.image_mean, processor.image_std)
-    )
-    if not normalizes:
-        mean, std = torch.zeros_like(mean), torch.ones_like(std)
-    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
-    return (mean / scale).float(), (std / scale).float()

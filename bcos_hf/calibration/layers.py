@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bcos_hf.models.bcos_inputs import BcosPatchStem, BcosStem
+from bcos_hf.models.bcos_inputs import BcosPatchStem, BcosStem, add_inverse_weights
 from bcos_hf.models.bcos_layers import Bcos
 from bcos_hf.models.bcos_precision import wide
 
 from .embeddings import add_to_patches, position_embeddings
-from .layouts import add_inverse_weights, layout_of
+from .layouts import layout_of
 from .norm_biases import least_squares_gain, standardized_rows
 from .plan import Step
 from .report import LayerFit

@@ -231,16 +231,3 @@ def layout_of(layer: nn.Module, standard: nn.Module, config) -> LinearLayout:
     if isinstance(layer, BcosPatchStem) and config.input_encoding != "none":
         return PatchStemLayout(layer, config.num_channels, config.input_encoding)
     return ConvolutionLayout(layer) if isinstance(layer, nn.Conv2d) else LinearLayout(layer)
-
-
-def add_inverse_weights(weight: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The standard layer of z = (x - mean) / std as one of [x, 1 - x], exactly, padding included: W z = W (1 - mean) / std . x - W mean / std . (1 - x).
-
-    Args:
-        weight: W [O, C, h, w], or [O, area * C] with channels innermost. mean, std: [C].
-    """
-    channels = len(mean)
-    by_channel = weight if weight.dim() == 4 else weight.unflatten(1, (-1, channels)).transpose(1, 2)  # [O, C, ...]
-    mean, std = (value.to(weight).view(1, -1, *[1] * (by_channel.dim() - 2)) for value in (mean, std))
-    both = torch.cat([by_channel * (1 - mean) / std, -by_channel * mean / std], dim=1)
-    return both if weight.dim() == 4 else both.transpose(1, 2).flatten(1)

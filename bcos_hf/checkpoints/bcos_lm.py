@@ -7,8 +7,6 @@ import json
 import os
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -22,6 +20,7 @@ from .reading import model_of, state_of
 
 
 WANTED = "a folder saved by the B-cos LM code"
+HEAD = "lm_head.linear.weight"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # their class -> ours, and the activation, which in their code is this one whatever the configuration says
 CLASSES = {
@@ -55,16 +54,18 @@ def from_bcos_lm(folder: str | os.PathLike, **fields) -> PreTrainedModel:
     cls, activation = CLASSES[given["architectures"][0]]
     b = [*given["b_list"], given["b"]] if given.get("different_b_per_layer") else given["b"]
     values = {name: value for name, value in given.items() if name not in THEIRS}
-    head = {"convert_lm_head": True} if given.get("bcos_lm_head") else {}
+    tensors = _tensors_of(Path(folder))
+    head = {"convert_lm_head": True} if given.get("bcos_lm_head") or HEAD in tensors else {}
+    head |= {"tie_word_embeddings": False} if HEAD in tensors else {}  # their B-cos head is tied to nothing, whatever the configuration says
     config = cls.config_class(**{**values, **activation, **head, "b": b, "keep_biases": False, **fields})
-    return model_of(cls, config, {name.replace(".linear.", "."): value for name, value in _tensors_of(Path(folder)).items()}, WANTED)
+    return model_of(cls, config, {name.replace(".linear.", "."): value for name, value in tensors.items()}, WANTED)
 
 
 def _config_of(folder: Path) -> dict:
     """config.json, of which class, `bcos` and B are known to be there."""
     try:
         given = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"Expected {WANTED}, with a config.json; got {os.fspath(folder)!r} ({error}).") from error
     names = given.get("architectures") if isinstance(given, dict) else None
     if not isinstance(names, list) or len(names) != 1 or names[0] not in CLASSES:
@@ -79,9 +80,4 @@ def _tensors_of(folder: Path) -> dict[str, Tensor]:
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         raise ValueError(f"Expected {WANTED}, with one of {WEIGHTS}; got {sorted(file.name for file in folder.iterdir())}.")
-    if path.suffix == ".bin":
-        return state_of(path, WANTED)
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"Expected {WANTED}; got {os.fspath(path)!r}, which is damaged ({error}). Copy it again from where it was saved.") from error
+    return state_of(path, WANTED)

@@ -7,11 +7,9 @@ the `model` part of the hyper-parameters are read. The first layer reads [z, -z]
 import math
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -21,7 +19,7 @@ from bcos_hf.models.modeling_bcos_resnet import BcosResNetForImageClassification
 from bcos_hf.models.modeling_bcos_simple_vit import BcosSimpleViTForImageClassification
 
 from . import names
-from .reading import file_of, model_of, state_of
+from .reading import content_of, model_of, tensors_in
 
 
 WANTED = "a B-cosified network of the authors' code"
@@ -53,13 +51,13 @@ def from_bcosification(source: str | os.PathLike | dict, ema: bool = True, **fie
         ValueError: tensors are missing or unexpected (the message names them), or of another shape; inputs that are not [z, -z]; a file that is damaged or
             holds other Python objects than tensors and plain values, none of which is run.
     """
-    source = source if isinstance(source, dict) else file_of(source)
-    given, unexpected = _network(_tensors_of(source), ema)
+    content = source if isinstance(source, dict) else _content_of(source)
+    given, unexpected = _network(content.get("state_dict", content) if content is source else tensors_in(content, source, WANTED), ema)
     family = next((family for family in FAMILIES if family.marks <= given.keys()), None)
     if family is None:
         marks = [sorted(family.marks) for family in FAMILIES]
         raise ValueError(f"Expected {WANTED}, with the tensors of one of {marks}; got {len(given)} tensors, such as {sorted(given)[:5]}.")
-    settings = _settings_of(source)
+    settings = _settings_of(content)
     if settings.get("bfy_mean_zero") or (settings and "bcosify_args" not in settings):
         raise ValueError(f"Expected {WANTED} that reads [z, -z] (no bfy_mean_zero), with bcosify_args in its hyper-parameters; got {settings}.")
     state, unknown = names.renamed({name: _as_ours(name, value, settings) for name, value in given.items()}, family.table, str)
@@ -73,22 +71,20 @@ def from_bcosification(source: str | os.PathLike | dict, ema: bool = True, **fie
     return model_of(family.cls, config, state, WANTED, {*unexpected, *unknown})
 
 
-def _tensors_of(source) -> dict[str, Tensor]:
-    if isinstance(source, dict):
-        return source.get("state_dict", source)
+def _content_of(source: str | os.PathLike):
     try:
-        return state_of(source, WANTED)
+        return content_of(source, WANTED)
     except ValueError as error:
-        if not os.path.isfile(source):
+        if "://" in os.fspath(source):
             raise
         raise ValueError(f"{error} {RESAVE}") from error
 
 
-def _settings_of(source) -> dict:
+def _settings_of(content) -> dict:
     """The `model` part of the hyper-parameters that a checkpoint was trained with; {} where only tensors are left."""
-    if not isinstance(source, dict):
-        source = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source)) if os.path.isfile(source) else {}
-    return (source.get("hyper_parameters") or {}).get("model", {})
+    hyper = content.get("hyper_parameters") if isinstance(content, dict) else None
+    found = hyper.get("model") if isinstance(hyper, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _network(state: dict[str, Tensor], ema: bool) -> tuple[dict[str, Tensor], set[str]]:

@@ -11,6 +11,7 @@ from transformers import CLIPTextConfig
 
 from bcos_hf.models.modeling_clip_resnet import CLIPResNetConfig, CLIPResNetModel
 
+from . import names
 from .reading import model_of, state_of
 
 
@@ -56,11 +57,7 @@ def _config_of(given: dict[str, Tensor]) -> CLIPResNetConfig:
     absent = [name for name in needed if name not in given]
     if absent:
         raise ValueError(f"Expected the tensors of {WANTED}; missing: {absent}; got {len(given)} tensors, such as {sorted(given)[:5]}.")
-    width, stages = len(given[needed[0]]), {}
-    for name in given:
-        if found := re.match(r"visual\.layer(\d+)\.(\d+)\.", name):
-            stages[int(found[1])] = max(stages.get(int(found[1]), 0), int(found[2]) + 1)
-    depths = [stages[stage] for stage in sorted(stages)]
+    width, depths = len(given[needed[0]]), names.counts(given, r"visual\.layer(\d+)\.(\d+)\.")
     side = round((len(given[needed[1]]) - 1) ** 0.5)
     text_width = len(given["ln_final.weight"])
     layers = {found[1] for name in given if (found := re.match(r"transformer\.resblocks\.(\d+)\.", name))}

@@ -1,22 +1,27 @@
 """A published file's tensors, and the model that takes all of them: nothing in a file is run, nothing is left out unseen."""
 
 import hashlib
+import math
 import os
-import pickle
 import re
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from bcos_hf.models.bcos_bounds import check_sizes
+from bcos_hf.visualization.reading import visible
+
+from .torchscript import is_torchscript, stored_members, torchscript_state
+
 
 HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # of a published file's name: the start of its SHA-256
+MOST_UNSTORED = 1 << 30  # bytes
 
 
 def downloaded(url: str) -> Path:
@@ -47,32 +52,66 @@ def file_of(source: str | os.PathLike) -> str:
     return str(downloaded(source)) if "://" in source else source
 
 
-def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict[str, Tensor]:
-    """The tensors of a state dict, of a file that holds one (safetensors, or torch's, bare or under 'state_dict'), or of a TorchScript archive.
+def content_of(source: str | os.PathLike, wanted: str):
+    """What a file holds: tensors by name (safetensors, TorchScript), or the tensors and plain values that torch saved; no code in it is run.
 
     `wanted` is for errors. A file may be given by its path or by an https address (see `downloaded`).
 
     Raises:
-        ValueError: a file that is damaged or holds other Python objects than tensors, none of which is run.
+        ValueError: a file that is damaged or holds other Python objects than tensors and plain values. OSError: there is no such file.
     """
-    if isinstance(source, dict):
-        return source
     file, fetched = file_of(source), "://" in os.fspath(source)
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"{os.fspath(source)}: expected a file of {wanted}; got {'a folder' if os.path.isdir(file) else 'no such file'}.")
     try:
-        return torch.jit.load(file, map_location="cpu").state_dict()
-    except RuntimeError:  # no archive
-        pass
-    try:
-        made = load_file(file) if file.endswith(".safetensors") else torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        return _read(file)
+    except Exception as error:  # whatever a reader makes of bytes that anyone may have put together
         if fetched:
             os.unlink(file)  # so that it is fetched again
         raise ValueError(
             f"Expected {wanted}: a TorchScript archive or a file of tensors alone; got {os.fspath(source)!r}, which is damaged or holds other Python "
-            "objects. Nothing in it was run; fetch it again from where it was published."
+            f"objects ({_short(error)}). Nothing in it was run; fetch it again from where it was published."
         ) from error
-    state = made.get("state_dict", made) if isinstance(made, dict) else made
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
+
+
+def _read(file: str):
+    if file.endswith(".safetensors"):
+        return load_file(file)
+    with open(file, "rb") as opened:
+        zipped = opened.read(4) == b"PK\x03\x04"
+    if zipped and is_torchscript(file):
+        return torchscript_state(file)
+    if zipped:
+        stored_members(file)  # torch does not look at checksums
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _short(error: Exception) -> str:
+    return visible(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
+
+
+def state_of(source: str | os.PathLike | dict[str, Tensor], wanted: str) -> dict[str, Tensor]:
+    """The tensors of a state dict, of a file that holds one (safetensors, or torch's, bare or under 'state_dict'), or of a TorchScript archive.
+
+    Arguments and errors are those of `content_of`.
+    """
+    if isinstance(source, dict):
+        return source
+    return tensors_in(content_of(source, wanted), source, wanted)
+
+
+def tensors_in(content, source: str | os.PathLike, wanted: str) -> dict[str, Tensor]:
+    """The tensors of what a file holds: plain ones, of which at most a GiB more than what is stored, as a few numbers may be said to be very many."""
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    state = {name: value for name, value in state.items() if isinstance(value, Tensor) and isinstance(name, str)} if isinstance(state, dict) else {}
+    unstored = 0
+    for name, value in state.items():
+        plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+        unstored += max(0, value.numel() * value.element_size() - value.untyped_storage().nbytes()) if plain else math.inf
+        if unstored > MOST_UNSTORED:
+            shape = f"{visible(name[:80])!r} of shape {list(value.shape)}"
+            raise ValueError(f"Expected {wanted}, of plain tensors; got {os.fspath(source)!r}, whose {shape} is not stored in full.")
+    return state
 
 
 def model_of(cls: type[PreTrainedModel], config, state: dict[str, Tensor], wanted: str, unexpected: Iterable[str] = ()) -> PreTrainedModel:
@@ -83,6 +122,7 @@ def model_of(cls: type[PreTrainedModel], config, state: dict[str, Tensor], wante
     Raises:
         ValueError: tensors are missing, unexpected, or of another shape; the message names them.
     """
+    check_sizes(config.to_dict(), wanted, {name: value.shape for name, value in state.items()})
     with torch.device("meta"):
         structure = cls(config)
     shapes = {name: value.shape for name, value in structure.state_dict().items()}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bcos_hf.checkpoints import FORMATS
-from bcos_hf.models.bcos_saving import filled_at_once
+from bcos_hf.models.bcos_writing import filled_at_once
 
 from .common import AS_JSON, app, check_new, processors, say, told
 

@@ -19,6 +19,7 @@ from bcos_hf.models.bcos_class_names import class_names, distinct_names
 from .common import AS_JSON, app, load, saved_processors, say, told
 from .errors import message_of
 from .explaining import Explainer
+from .figure_names import figure_file
 
 
 # task -> what parses its settings, and what makes its trainer
@@ -88,9 +89,9 @@ def _line(result: dict) -> str:
 def _drawn(explainer: Explainer, items: list, output: Path, form: str, quiet: bool) -> tuple[list[dict], int]:
     """A figure of each input, and how many could not be explained."""
     results = []
-    for number, item in enumerate(tqdm(items, desc="explaining", disable=quiet)):
+    for item in tqdm(items, desc="explaining", disable=quiet):
         try:
-            results.append(_explained(explainer, item, output / f"{number:05}.{form}"))
+            results.append(_explained(explainer, item, figure_file(output, item, form)))
         except Exception as error:  # decoders raise of all kinds, and one bad input does not end the run
             typer.echo(f"bcos-hf: {item}: {message_of(error)}", err=True)
     return results, len(items) - len(results)

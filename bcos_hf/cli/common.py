@@ -12,6 +12,7 @@ from transformers.utils import cached_file
 
 from bcos_hf.models import load_saved as load
 from bcos_hf.models.bcos_class_names import class_names, distinct_names, written_class
+from bcos_hf.models.bcos_writing import is_free
 
 from .errors import Commands, UsageError, message_of
 
@@ -113,7 +114,7 @@ def check_new(folder: Path, source: str | None = None) -> None:
     """Raise a ValueError unless `folder` is new or empty, and another than that of the `source`."""
     if source is not None and Path(source).is_dir() and folder.resolve() == Path(source).resolve():
         raise ValueError(f"{folder}: expected another folder than that of the source. Nothing was changed.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise ValueError(f"{folder}: expected a new or empty folder, got one with content. Nothing was changed.")
 
 

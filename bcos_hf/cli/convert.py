@@ -12,7 +12,8 @@ from bcos_hf.data.image_inputs import image_processor
 from bcos_hf.hub.conversion_record import save_conversion
 from bcos_hf.hub.push import save_evaluation
 from bcos_hf.metrics.agreement import conversion_kept
-from bcos_hf.models.bcos_saving import filled_at_once
+from bcos_hf.models.bcos_bounds import check_folder
+from bcos_hf.models.bcos_writing import filled_at_once
 
 from .calibration_data import HELD_OUT, Calibration, Columns, calibration_of
 from .common import AS_JSON, app, check_new, hub_id, processors, say, told
@@ -58,6 +59,7 @@ def convert(
     """
     with told():
         check_new(folder, source)
+        check_folder(source)
         _check(calibrate, weight_norm, b, r2_budget)
         if calibrate is not None and input_encoding is None and AutoConfig.from_pretrained(source).model_type in CNNS:
             input_encoding = "add_inverse"

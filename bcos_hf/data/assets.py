@@ -7,14 +7,15 @@ import hashlib
 import os
 import shutil
 import tarfile
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from transformers.utils import logging
+
+from bcos_hf.models.bcos_writing import temporary_beside
 
 from .registries import CLIENTS, Asset, download
 
@@ -81,6 +82,9 @@ ASSETS = {
     ),
 }
 
+# how many times as large as an archive what is in it may be; texts reach 20
+EXPANSION = 50
+
 
 def cache_folder() -> Path:
     """Where assets are kept, whether it exists or not: `$BCOS_HF_CACHE`, else `$XDG_CACHE_HOME/bcos_hf`, else `~/.cache/bcos_hf`."""
@@ -97,9 +101,9 @@ def _check(path: Path, asset: Asset, advice: str) -> None:
 @contextmanager
 def _temporary(cache: Path) -> Iterator[Path]:
     # inside the cache, so that os.replace stays on one file system
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=cache) as folder:
-        yield Path(folder)
+    with temporary_beside(cache / "made") as folder:
+        folder.mkdir()
+        yield folder
 
 
 def _download(asset: Asset, target: Path) -> None:
@@ -133,10 +137,20 @@ def _opened(archive: Path) -> Iterator[dict[str, Callable[[], BinaryIO]]]:
     # the regular files: folders are made as needed, links and devices are left out
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
-            yield {m.filename: lambda m=m: file.open(m) for m in file.infolist() if not m.is_dir()}
+            yield {m.filename: lambda m=m: file.open(m) for m in _bounded(archive, file.infolist(), "file_size") if not m.is_dir()}
     else:
         with tarfile.open(archive) as file:
-            yield {m.name: lambda m=m: file.extractfile(m) for m in file if m.isfile()}
+            yield {m.name: lambda m=m: file.extractfile(m) for m in _bounded(archive, file, "size") if m.isfile()}
+
+
+def _bounded(archive: Path, members: Iterable, size: str) -> Iterator:
+    """The members, as long as they are together not many times as large as the archive."""
+    total, largest = 0, EXPANSION * archive.stat().st_size + (1 << 26)
+    for member in members:
+        total += getattr(member, size)
+        if total > largest:
+            raise ValueError(f"{archive}: expected members of at most {largest:,} bytes together, got more, as in a zip bomb. Nothing was unpacked.")
+        yield member
 
 
 def made_once(folder: str | os.PathLike, make: Callable[[Path], None]) -> Path:

@@ -108,10 +108,12 @@ def mixup(pictures: Tensor, labels: Tensor, classes: int, alpha: float = 0.2) ->
         Pictures [M, ...] and soft labels [M, classes], whose rows sum to 1; M <= N.
 
     Raises:
-        ValueError: alpha is not positive, or a label is no class.
+        ValueError: alpha is not positive, or labels are not class numbers.
     """
     if not alpha > 0:
         raise ValueError(f"mixup: expected alpha > 0, got {alpha!r}.")
+    if labels.dim() != 1 or labels.is_floating_point():
+        raise ValueError(f"mixup: expected whole class numbers of shape [N] as labels, got {labels.dtype} of shape {list(labels.shape)}.")
     known = labels != -100
     if not known.any():
         return pictures, labels

@@ -14,6 +14,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from transformers import ResNetConfig
 
+from bcos_hf.models.bcos_writing import write_text, written_whole
+
 from .assets import converted
 
 
@@ -117,9 +119,10 @@ def convert_keras_resnet(package: str | Path, folder: str | Path) -> None:
     names = {int(i): name for i, name in json.loads(labels.read_text(encoding="utf-8")).items()} if labels.exists() else None
     if names and sorted(names) != list(range(len(state["classifier.1.bias"]))):
         raise ValueError(f"{labels}: expected names of the classes 0 to {len(state['classifier.1.bias']) - 1}, found {len(names)}.")
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with written_whole(folder / "model.safetensors") as path:
+        save_file(state, path, metadata={"format": "pt"})
     _config(state, names).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2), encoding="utf-8")
+    write_text(folder / "preprocessor_config.json", json.dumps(PREPROCESSOR, indent=2))
 
 
 def resnet50_folder() -> Path:

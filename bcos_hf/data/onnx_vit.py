@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 from transformers import ViTConfig
 
+from bcos_hf.models.bcos_writing import write_text, written_whole
+
 from .assets import converted
 
 
@@ -178,10 +180,11 @@ def convert_onnx_vit(file: str | Path, folder: str | Path, image_size: int = 224
     except KeyError as error:
         raise ValueError(f"{file}: expected the layers of a Dinov2Model, found no {error}.") from error
     folder = Path(folder)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with written_whole(folder / "model.safetensors") as path:
+        save_file(state, path, metadata={"format": "pt"})
     config.save_pretrained(folder)
     preprocessor = PREPROCESSOR | {"size": {"height": image_size, "width": image_size}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2), encoding="utf-8")
+    write_text(folder / "preprocessor_config.json", json.dumps(preprocessor, indent=2))
 
 
 def vit_s_folder() -> Path:

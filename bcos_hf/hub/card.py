@@ -3,6 +3,8 @@
 Blocks and keys that a person added to an existing card stay, see `card_text`.
 """
 
+import math
+
 from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.repocard_data import eval_results_to_model_index
@@ -12,6 +14,7 @@ from bcos_hf import __version__
 
 from .card_text import merged_card
 from .conversion_record import conversion_record, trained_since
+from .exactness import exactness_sentence
 from .usage import Usage, task_of
 
 
@@ -65,14 +68,35 @@ def licence_of(base_model: str | None) -> str:
     return found or "other"
 
 
-def results_block(metrics: dict) -> str:
-    """A Markdown table of `metrics`: name -> number, {"mean"}, or {"mean", "low", "high"} with a 95 % interval."""
-    rows = ["## Results", "", "| measure | value |", "|---|---|"]
+def plain_metrics(metrics: dict) -> dict[str, dict]:
+    """`metrics` as name -> {"mean"} or {"mean", "low", "high"}: of nested ones, such as those of each class, and of lists one for each part; numbers alone."""
+    found = {}
     for name, value in metrics.items():
-        found = value if isinstance(value, dict) else {"mean": value}
+        value = value.tolist() if hasattr(value, "tolist") else value  # of numpy and torch
+        if isinstance(value, dict) and "mean" in value:
+            parts = {part: _number(value.get(part)) for part in ("mean", "low", "high")}
+            found[str(name)] = parts if None not in parts.values() else {"mean": parts["mean"]}
+        elif isinstance(value, dict):
+            found |= {f"{name}_{part}": numbers for part, numbers in plain_metrics(value).items()}
+        elif isinstance(value, list | tuple):
+            found |= {f"{name}_{part}": numbers for part, numbers in plain_metrics(dict(enumerate(value))).items()}
+        else:
+            found[str(name)] = {"mean": _number(value)}
+    return {name: numbers for name, numbers in found.items() if numbers["mean"] is not None}
+
+
+def _number(value) -> float | int | None:
+    """A finite number as it is; None for anything else."""
+    value = value.item() if hasattr(value, "item") else value
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def results_block(metrics: dict) -> str:
+    """A Markdown table of `metrics`, which may be nested (`plain_metrics`); with a 95 % interval where there is one."""
+    rows = ["## Results", "", "| metric | value |", "|---|---|"]
+    for name, found in plain_metrics(metrics).items():
         interval = f" ({found['low']:.4g} to {found['high']:.4g})" if "low" in found else ""
-        shown = f"{found['mean']:.4g}{interval}"
-        rows.append(f"| {name.replace('_', ' ')} | {shown} |")
+        rows.append(f"| {name.replace('_', ' ')} | {found['mean']:.4g}{interval} |")
     return "\n".join(rows)
 
 
@@ -87,13 +111,13 @@ def card_blocks(model, title: str, usage: Usage | None = None, metrics: dict | N
     if usage is not None:
         figure = "\n\n![explanation of the example](explanation.png)" if usage.figure else ""
         blocks["usage"] = f"## Use\n\n```python\n{usage.code}\n```\n\nprints\n\n```\n{usage.output}\n```{figure}"
-    if metrics:
+    if metrics and plain_metrics(metrics):
         blocks["results"] = results_block(metrics)
     if training:
         blocks["training"] = "\n".join(["## Training", "", *(f"- {name.replace('_', ' ')}: {value}" for name, value in training.items())])
     kept = "It keeps biases: what they contribute is in the constant, which explains nothing of the input." if config.keep_biases else ""
     citation = CITATION.format(version=__version__) + (REFIT_CITATION if "least-squares refit" in origin else "")
-    return {**blocks, "limits": LIMITS.format(constant=kept), "citation": citation}
+    return {**blocks, "limits": LIMITS.format(constant=f"{kept} {exactness_sentence(model)}".strip()), "citation": citation}
 
 
 def card_metadata(model, repo_id: str, metrics: dict | None = None, datasets: list[str] | None = None, license: str | None = None) -> dict:
@@ -105,10 +129,11 @@ def card_metadata(model, repo_id: str, metrics: dict | None = None, datasets: li
         made |= {"base_model": config.base_model, "base_model_relation": "finetune"}
     if datasets:
         made["datasets"] = datasets
+    metrics = plain_metrics(metrics or {})
     if metrics:
         made["metrics"] = list(metrics)
         data, task = (datasets or ["unknown"])[0], made["pipeline_tag"]
-        numbers = {name: value["mean"] if isinstance(value, dict) else value for name, value in metrics.items()}
+        numbers = {name: value["mean"] for name, value in metrics.items()}
         results = [EvalResult(task, data, data, name, value, metric_name=name.replace("_", " ")) for name, value in numbers.items()]
         made["model-index"] = eval_results_to_model_index(repo_id.split("/")[-1], results)
     return made

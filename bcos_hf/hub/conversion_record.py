@@ -11,8 +11,7 @@ import torch
 
 from bcos_hf import __version__
 from bcos_hf.data.fingerprints import weights_fingerprint
-
-from .explanation_folder import written_whole
+from bcos_hf.models.bcos_writing import write_text
 
 
 CONVERSION = "bcos_conversion.json"
@@ -54,8 +53,7 @@ def conversion_record(model) -> dict:
 
 def save_conversion(folder: str | Path, model) -> None:
     """Leave the record of `model` in its folder."""
-    with written_whole(Path(folder, CONVERSION)) as path:
-        path.write_text(json.dumps(conversion_record(model), indent=2) + "\n", encoding="utf-8")
+    write_text(Path(folder, CONVERSION), json.dumps(conversion_record(model), indent=2) + "\n")
 
 
 def trained_since(model, record: dict) -> bool | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from bcos_hf import __version__
+from bcos_hf.models.bcos_writing import write_text
 
 
 CARD = """---
@@ -89,5 +90,5 @@ def write_demo_card(folder: Path, model, tokenizer, metrics: dict, example: str 
         **{key: metrics[key] for key in ("n_faithfulness", "seed", "n_test")},
     )
     for path in (Path(folder, "README.md"), Path(folder, "bcos", "README.md")):
-        path.write_text(card, encoding="utf-8")
+        write_text(path, card)
     return table

@@ -5,9 +5,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from bcos_hf import __version__
+from bcos_hf.models.bcos_writing import write_text
 
 from .card_text import merged_card, split_card
-from .explanation_folder import ExplainedSplit, splits_of, written_whole
+from .explanation_folder import ExplainedSplit, splits_of
 
 
 # column -> what it is; of pictures and of texts
@@ -88,5 +89,4 @@ def write_explanation_card(folder: Path) -> None:
     path = folder / "README.md"
     existing = path.read_text(encoding="utf-8") if path.exists() else None
     card = explanation_card([split for split in splits_of(folder) if split.complete], folder.resolve().name, existing)
-    with written_whole(path) as temporary:
-        temporary.write_text(card, encoding="utf-8")
+    write_text(path, card)

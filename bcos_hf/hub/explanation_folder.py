@@ -6,28 +6,17 @@ Every file is there whole or not at all, and a shard before the record that coun
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bcos_hf.models.bcos_writing import write_text, written_whole
+
 
 RECORD = "bcos_explanations_{}.json"
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place at the end and is thrown away on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass
@@ -60,9 +49,8 @@ class ExplainedSplit:
 
     def save(self) -> None:
         """Write the record."""
-        with written_whole(self.record) as path:
-            facts = {name: value for name, value in asdict(self).items() if name not in ("folder", "name")}
-            path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        facts = {name: value for name, value in asdict(self).items() if name not in ("folder", "name")}
+        write_text(self.record, json.dumps(facts, indent=2) + "\n")
 
     def add(self, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
         """Write the next shard, a table at a time; its record is to be made by `counted`, when the tables are known to be all."""

@@ -13,10 +13,11 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
 from bcos_hf.models import unwrapped
+from bcos_hf.models.bcos_writing import write_bytes, write_text
 
 from .card import model_card
 from .conversion_record import save_conversion
-from .explanation_folder import written_whole
+from .exactness import exactness
 from .usage import run_usage, takes_image
 
 
@@ -26,7 +27,7 @@ EVALUATION = "bcos_eval.json"
 def write_model_folder(
     folder: Path, model, repo_id: str, processors=(), existing: str | None = None, example: str | Path | None = None, metrics: dict | None = None, **facts
 ) -> None:
-    """Fill `folder` with what is pushed; see `push`. Raises a RuntimeError where the saved model does not load or its example does not run."""
+    """Fill `folder` with what is pushed; see `push`. Raises a RuntimeError where the saved model does not load, is not exact, or its example does not run."""
     model.save_pretrained(folder)
     for processor in processors:
         processor.save_pretrained(folder)
@@ -40,10 +41,13 @@ def write_model_folder(
     different = [name for name, value in loaded.state_dict().items() if not torch.equal(value, ours[name].to(value.device))]
     if different:
         raise RuntimeError(f"{repo_id}: the saved model is not the one in memory ({different[:3]} differ), so nothing is pushed.")
+    found = exactness(loaded)
+    if found is not None and not found.exact:
+        raise RuntimeError(f"{repo_id}: expected exact explanations, so nothing is pushed; bcos_hf.verify says: {found}.")
     usage = None if example is None else run_usage(model, folder, repo_id, example)
     if usage is not None and usage.figure:
-        (folder / "explanation.png").write_bytes(usage.figure)
-    (folder / "README.md").write_text(model_card(model, repo_id, existing, usage, metrics, **facts), encoding="utf-8")
+        write_bytes(folder / "explanation.png", usage.figure)
+    write_text(folder / "README.md", model_card(model, repo_id, existing, usage, metrics, **facts))
     save_conversion(folder, model)
     if metrics:
         save_evaluation(folder, metrics, facts.get("datasets"))
@@ -51,8 +55,7 @@ def write_model_folder(
 
 def save_evaluation(folder: str | Path, metrics: dict, datasets: list[str] | None = None) -> None:
     """Leave what was measured in a model's folder, as bcos_eval.json, for the card of its push. Arguments as those of `push`."""
-    with written_whole(Path(folder, EVALUATION)) as path:
-        path.write_text(json.dumps({"metrics": metrics, "datasets": datasets}, indent=2) + "\n", encoding="utf-8")
+    write_text(Path(folder, EVALUATION), json.dumps({"metrics": metrics, "datasets": datasets}, indent=2) + "\n")
 
 
 def recorded_evaluation(folder: str | Path) -> dict:

@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import AutoImageProcessor
 
 from bcos_hf.models.bcos_saving import auto_class_of
+from bcos_hf.models.bcos_writing import write_text
 
 
 # code with room for the Auto class, the repository and the example
@@ -76,7 +77,7 @@ def run_usage(model, folder: Path, repo_id: str, example: str | Path) -> Usage:
         **reading,
     )
     with tempfile.TemporaryDirectory() as place:
-        Path(place, "usage.py").write_text(run, encoding="utf-8")
+        write_text(Path(place, "usage.py"), run)
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))}
         done = subprocess.run([sys.executable, "usage.py"], cwd=place, env=env, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -9,16 +9,18 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from bcos_hf.models.bcos_sharing import sharing
+
 
 @torch.no_grad()
 def class_embeddings(model: nn.Module, tokenizer, prompts: list[list[str]]) -> Tensor:
     """Embeddings [C, D] of length 1, of C classes with any number of prompts each, by the text tower of a model with `get_text_features`."""
-    made = []
+    model, made = sharing(model), []
     padding = {"padding": "max_length", "max_length": 64} if "siglip" in model.config.model_type else {"padding": True}  # as SigLIP was trained
     for texts in tqdm(prompts, desc="prompts", leave=False):
         given = tokenizer(texts, **padding, truncation=True, return_tensors="pt").to(model.device)
         given.pop("token_type_ids", None)
-        embeds = F.normalize(model.eval().get_text_features(**given).pooler_output.float(), dim=-1)
+        embeds = F.normalize(model.get_text_features(**given).pooler_output.float(), dim=-1)
         made.append(F.normalize(embeds.mean(0), dim=0))
     return torch.stack(made)
 
@@ -32,7 +34,7 @@ def embeddings_of(output) -> Tensor:
 @torch.no_grad()
 def image_embeddings(model: nn.Module, pixel_values: Tensor, batch_size: int = 50) -> Tensor:
     """Embeddings [M, D] of length 1 of pictures [M, C, H, W], by a model with `get_image_features` or an image tower."""
-    model, made = model.eval(), []
+    model, made = sharing(model), []
     for part in tqdm(pixel_values.split(batch_size), desc="embedding", leave=False):
         part = part.to(model.device)
         output = model.get_image_features(pixel_values=part) if hasattr(model, "get_image_features") else model(pixel_values=part)

@@ -25,6 +25,8 @@ class QueryKey(Dynamic, nn.Linear):
 class QueryKeyValue(Dynamic, nn.Linear):
     """Queries, keys and values in one projection: linear, queries and keys constant in explanation mode; x [..., in_features] -> [..., out_features]."""
 
+    partly_constant = True  # queries and keys are factors; the attention that reads all three can be verified, this layer alone cannot
+
     def forward(self, x: Tensor) -> Tensor:
         return self._parted(F.linear(x, self.weight, self.bias))
 

@@ -14,7 +14,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from .bcos_activations import GATES, LINEAR_ACTIVATIONS, gated
-from .bcos_attention import QueryKey, QueryKeyValue, QueryKeyValueConv1D
+from .bcos_attention_names import LINEAR, LINEARS, QUERY_KEY, check_attentions
 from .bcos_batch_norm import BATCH_NORMS
 from .bcos_blur import BLURRED_POOLS
 from .bcos_dynamic import Dynamic
@@ -25,13 +25,7 @@ from .bcos_layers import Bcos, BcosConv1D, BcosConv2d, BcosLinear
 from .bcos_norms import BcosGroupNorm, BcosLayerNorm, BcosRMSNorm
 
 
-# names of projections, over all families; everything else that is linear becomes a B-cos layer
-QUERY_KEY = dict.fromkeys(("query", "key", "q_lin", "k_lin", "q_proj", "k_proj"), QueryKey) | {"to_qkv": QueryKeyValue, "c_attn": QueryKeyValueConv1D}
-LINEAR = dict.fromkeys(("value", "v_lin", "v_proj"), "attention is linear in the values")
-LINEAR |= dict.fromkeys(("visual_projection", "text_projection"), "the projection of an embedding stays linear, as in CLIP's attention pool")
-LINEAR |= dict.fromkeys(("decoder", "vocab_projector", "lm_head"), "the language model head stays a plain linear layer, tied to the embeddings")
-
-BCOS = {nn.Linear: BcosLinear, nn.Conv2d: BcosConv2d, Conv1D: BcosConv1D}
+BCOS = dict(zip(LINEARS, (BcosLinear, BcosConv2d, BcosConv1D), strict=True))
 NORMS = {nn.LayerNorm: BcosLayerNorm, nn.GroupNorm: BcosGroupNorm, nn.RMSNorm: BcosRMSNorm}
 KEPT = {
     nn.Embedding: "makes the input that is explained",
@@ -143,10 +137,12 @@ def convert_(model: nn.Module, config, roles: Roles) -> ConversionReport:
         config: has the fields of `BcosConfigMixin`.
 
     Raises:
-        ValueError: a leaf module that is in no table; converting around it would make explanations silently incomplete.
+        ValueError: a leaf module that is in no table, or a linear layer of an attention that may be anything; converting around it would make
+            explanations silently incomplete.
     """
     report, modules = ConversionReport(), dict(model.named_modules())
     stem = next((name for name in roles.stems if name in modules), None)
+    check_attentions(modules, roles.converts, {*roles.bcos, *roles.logits})
     for name, module in modules.items():
         if not roles.converts(name):
             continue

@@ -10,20 +10,28 @@ Source: Boehle et al., B-cos Networks, CVPR 2022 (arXiv 2205.10268), section 3.2
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 
 
-_lock = threading.Lock()
-_probe: ContextVar[Tensor | None] = ContextVar("bcos_probe", default=None)
+class _Mode(threading.local):
+    """What this thread explains: layer -> probe. A thread's own, so that others predict as ever; torch.compile traces and guards it, unlike a ContextVar."""
+
+    probes: dict[nn.Module, Tensor | None] | None = None
+
+
+_mode = _Mode()
 
 
 class Dynamic(nn.Module):
-    """Base of every layer that has an input-dependent factor or an additive constant. `explaining` counts the open explanation modes."""
+    """Base of every layer that has an input-dependent factor or an additive constant."""
 
-    explaining = 0
+    @property
+    def explaining(self) -> bool:
+        """Whether this thread is in an explanation mode of this layer."""
+        probes = _mode.probes
+        return probes is not None and self in probes
 
     def with_constant(self, output: Tensor, constant: Tensor | None) -> Tensor:
         """Make the additive `constant` (already inside `output`) visible to the probe of the running explanation, if there is one.
@@ -31,7 +39,7 @@ class Dynamic(nn.Module):
         The probe is a zero per sample, [N]. Adding constant * probe changes no value, and the derivative with respect to the probe is what
         the constant contributes: the share of a prediction that no input explains, computed on its own and not as a remainder.
         """
-        probe = _probe.get() if self.explaining else None
+        probe = _mode.probes[self] if self.explaining else None
         if probe is None or constant is None:
             return output
         return output + constant * probe.to(output.dtype).view(-1, *[1] * (output.dim() - 1))
@@ -39,28 +47,20 @@ class Dynamic(nn.Module):
 
 @contextmanager
 def explanation_mode(model: nn.Module, probe: Tensor | None = None) -> Iterator[nn.Module]:
-    """Hold every dynamic factor of `model` constant for autograd, for the forward passes made inside.
+    """Hold every dynamic factor of `model` constant for autograd, for the forward passes that this thread makes inside.
 
-    Nestable, restored on error, and counted, so that threads that explain one model do not end each other's mode.
+    Nestable and restored on error; no module is touched, so that other threads predict and explain with the same model meanwhile.
 
     Args:
         model: any module with `Dynamic` layers.
         probe: zeros of shape [N] that require grad; collects what biases and other constants contribute to each sample.
     """
-    layers = [module for module in model.modules() if isinstance(module, Dynamic)]
-
-    def count(step: int) -> None:
-        with _lock:
-            for layer in layers:
-                layer.explaining += step
-
-    count(+1)
-    token = _probe.set(probe)
+    outer = _mode.probes
+    _mode.probes = {**(outer or {}), **{module: probe for module in model.modules() if isinstance(module, Dynamic)}}
     try:
         yield model
     finally:
-        _probe.reset(token)
-        count(-1)
+        _mode.probes = outer
 
 
 class _Carry(torch.autograd.Function):

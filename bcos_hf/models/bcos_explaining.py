@@ -44,6 +44,15 @@ def as_classes(name: str, value, logits: Tensor, width: int | None = None) -> Te
     return value.expand(n, width or value.shape[1]).contiguous()
 
 
+def check_finite(name: str, value: Tensor, advice: str = "") -> None:
+    """Raise a ValueError if a number of `value` [N, ...] is NaN or infinite, which says of what inputs; `advice` says what to do."""
+    if value.numel() and not bool(value.detach().isfinite().all()):
+        rows = (~value.detach().isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
+        which = f"{rows[:10]}{' and more' if len(rows) > 10 else ''}"
+        advice = advice or "Look for them in the inputs and the weights; half precision may have overflowed."
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity for inputs {which} of {len(value)}. {advice}")
+
+
 def asked(logits: Tensor, targets=None, contrast=None) -> tuple[Tensor, Tensor | None, bool]:
     """Targets [N, K], what they are contrasted with, [N, K] or None, and whether that is the mean of all logits; as given to `explained`."""
     targets = as_classes("targets", logits.argmax(-1) if targets is None else targets, logits)
@@ -62,7 +71,11 @@ def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=N
         targets: None (the predicted class), an int, a list, or a tensor [N] or [N, K]. contrast: the same, or "mean".
         channel_dim: the dimension of x that contributions are summed over.
         chunk: how many of the K backward passes run as one batch. None: 8 on an accelerator, 1 on a CPU, whose caches a batch outgrows.
+
+    Raises:
+        ValueError: a class that does not exist, or numbers that are not finite.
     """
+    check_finite("logits", logits)
     chunk = chunk or (1 if x.device.type == "cpu" else 8)
     targets, contrast, relative = asked(logits, targets, contrast)
     with torch.enable_grad():  # whoever calls may have switched gradients off
@@ -70,6 +83,7 @@ def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=N
     weights, constant = _rows(numbers, x, probe, chunk)
     dtype = wide_dtype(x)
     contributions = (weights * x.detach()[:, None]).sum(channel_dim if channel_dim < 0 else channel_dim + 1, dtype=dtype)
+    check_finite("contributions", torch.cat([contributions.flatten(2), constant.to(dtype)[..., None]], -1))
     residual = numbers.detach().to(dtype) - contributions.flatten(2).sum(-1) - constant.to(dtype)
     return Explanation(logits.detach(), targets, contributions, constant.to(dtype), residual, weights, contrast, relative)
 

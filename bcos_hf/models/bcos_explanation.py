@@ -5,7 +5,6 @@ import json
 import operator
 import os
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .bcos_given import batch_index, picked
+from .bcos_writing import written_whole
 
 
 _TENSORS = ("logits", "targets", "contributions", "constant", "residual", "weights", "contrast", "pixel_values")
@@ -135,16 +135,10 @@ class Explanation:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to a safetensors file, all or nothing."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name) for name in _TENSORS}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items() if value is not None}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with written_whole(path) as temporary:
             save_file(tensors, temporary, metadata={"bcos_explanation": json.dumps({name: getattr(self, name) for name in _TEXTS})})
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Explanation":
@@ -158,6 +152,12 @@ class Explanation:
         except Exception as error:
             wanted = [f.name for f in fields(cls)]
             raise ValueError(f"{path}: expected a safetensors file written by Explanation.save, with {wanted}; got: {error}") from error
+
+
+def residual_of(made: Explanation) -> float:
+    """The largest residual of an explanation, relative to all that adds up to its logit, the constant included."""
+    total = made.contributions.flatten(2).abs().sum(-1) + made.constant.abs()
+    return (made.residual.abs() / total.clamp_min(torch.finfo(total.dtype).tiny)).max().item()
 
 
 def explained_logits(logits: Tensor, targets: Tensor, contrast: Tensor | None = None, relative: bool = False) -> Tensor:

@@ -53,7 +53,7 @@ class BcosGroupNorm(Affine, nn.GroupNorm):
 
     def _dynamic(self, x: Tensor, centred: bool, dtype: torch.dtype) -> Tensor:
         groups = x.unflatten(1, (self.num_groups, -1))
-        scaled = _scaled(groups, tuple(range(2, groups.dim())), self.eps, centred, bool(self.explaining)).flatten(1, 2)
+        scaled = _scaled(groups, tuple(range(2, groups.dim())), self.eps, centred, self.explaining).flatten(1, 2)
         return self._affine(scaled, (-1, *[1] * (x.dim() - 2)), dtype)
 
 
@@ -74,7 +74,7 @@ class PositionNorm2d(Affine):
         self.bias = nn.Parameter(torch.zeros(num_channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._affine(_scaled(x, (-3,), self.eps, self.centred, bool(self.explaining)), (-1, 1, 1), x.dtype)
+        return self._affine(_scaled(x, (-3,), self.eps, self.centred, self.explaining), (-1, 1, 1), x.dtype)
 
 
 class BcosRMSNorm(Dynamic, nn.RMSNorm):

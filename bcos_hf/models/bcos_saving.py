@@ -1,15 +1,14 @@
 """A saved folder that loads anywhere: with bcos_hf through the Auto classes, without it through trust_remote_code.
 
-The flat files that define a model travel with it, and the configuration says which class serves which Auto class. A folder is filled from a temporary
-one beside it, so that an interrupted save leaves what was there.
+The flat files that define a model travel with it, and the configuration says which class serves which Auto class.
 """
 
 import inspect
 import os
+import re
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,32 +67,19 @@ def pipeline_named(model) -> Iterator[None]:
     if pipeline is None:
         yield
         return
-    model.config.custom_pipelines = {
-        pipeline.task_name: {"impl": f"bcos_pipelines.{pipeline.__name__}", "pt": [pipeline.auto_class], "type": pipeline.modality}
-    }
+    row = {"impl": f"bcos_pipelines.{pipeline.__name__}", "pt": [pipeline.auto_class], "type": pipeline.modality}
+    model.config.custom_pipelines = {pipeline.task_name: row}
     try:
         yield
     finally:
         del model.config.custom_pipelines
 
 
-@contextmanager
-def filled_at_once(folder: str | os.PathLike) -> Iterator[Path]:
-    """A temporary folder beside `folder`, whose files move there at the end and are thrown away on an error; other files in `folder` stay."""
-    folder = Path(folder)
-    if folder.is_file():
-        raise NotADirectoryError(f"{folder}: expected a folder to save to, got a file.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
-        yield Path(temporary)
-        folder.mkdir(exist_ok=True)
-        made = sorted(Path(temporary).iterdir())
-        if any(path.name.startswith("model") and path.suffix == ".safetensors" for path in made):
-            stale = {*folder.glob("model*.safetensors"), *folder.glob("model*.safetensors.index.json")}
-            for path in stale - {folder / path.name for path in made}:
-                path.unlink()
-        for path in made:
-            os.replace(path, folder / path.name)
+def replaced_weights(made: set[str]) -> Callable[[str], bool]:
+    """For `filled_at_once`: a file goes that was made anew, or that holds weights where weights were made, such as a shard too many."""
+    weights = re.compile(r"model.*\.safetensors(\.index\.json)?")
+    anew = any(weights.fullmatch(name) for name in made)
+    return lambda name: name in made or bool(anew and weights.fullmatch(name))
 
 
 def origin_of(name: str) -> dict[str, str | None]:

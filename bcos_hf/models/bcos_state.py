@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .bcos_batch_norm import UncenteredBatchNorm2d, folded_bias
-from .bcos_inputs import BcosPatchStem, BcosStem, split_weight
+from .bcos_inputs import BcosPatchStem, BcosStem, add_inverse_weights, split_weight
 from .bcos_layers import Bcos
 
 
@@ -36,21 +36,26 @@ def matched_state(model: nn.Module, twin: nn.Module) -> tuple[dict[str, Tensor],
     return state, dropped
 
 
-def completed_state(state: dict[str, Tensor], twin: nn.Module) -> dict[str, Tensor]:
-    """`state` with the numbers that the layers of `twin` compute otherwise or have besides. Changes `state`, not its tensors."""
+def completed_state(state: dict[str, Tensor], twin: nn.Module, pixels: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
+    """`state` with the numbers that the layers of `twin` compute otherwise or have besides. Changes `state`, not its tensors.
+
+    Args:
+        pixels: (mean, std), [C] each, that the standard model's images are normalized with; what input_encoding "add_inverse" needs.
+    """
     config = twin.config
     for name, module in twin.named_modules():
         if isinstance(module, Bcos):
-            _complete_layer(state, name, module, config)
+            _complete_layer(state, name, module, config, pixels)
         elif isinstance(module, UncenteredBatchNorm2d) and module.bias is not None and config.batch_norm == "uncentered":
             state[f"{name}.bias"] = _folded(state, name, module.eps)
     return state
 
 
-def _complete_layer(state: dict[str, Tensor], name: str, layer: Bcos, config) -> None:
+def _complete_layer(state: dict[str, Tensor], name: str, layer: Bcos, config, pixels: tuple[Tensor, Tensor] | None) -> None:
     weight, bias = f"{name}.weight", f"{name}.bias"
     if isinstance(layer, BcosStem | BcosPatchStem) and config.input_encoding != "none" and weight in state:
-        state[weight] = split_weight(state[weight], config.num_channels)
+        inverse = config.input_encoding == "add_inverse"
+        state[weight] = add_inverse_weights(state[weight], *pixels) if inverse else split_weight(state[weight], config.num_channels)
     rows = 1 if isinstance(layer, Conv1D) else 0
     for key, dim in ((weight, rows), (bias, 0)):
         if layer.max_out > 1 and key in state:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from .bcos_batch_norm import BATCH_NORMS
+from .bcos_bounds import check_sizes
 from .bcos_inputs import ENCODINGS
 from .bcos_layers import WEIGHT_NORMS, check_b
 
@@ -85,6 +86,7 @@ class BcosConfigMixin:
                 setattr(self, new, kwargs.pop(old))
         if __name__.startswith("bcos_hf."):  # which has the pipelines itself: no remote code is needed
             kwargs.pop("custom_pipelines", None)
+        check_sizes({**vars(self), **kwargs}, type(self).__name__)  # first, as transformers makes a name for every label
         super().__post_init__(**kwargs)
         self.validate_bcos()  # here too, for a plain ValueError: the validators of @strict wrap theirs
 

@@ -3,29 +3,40 @@
 A family is `class BcosXForY(BcosModelMixin, XForY)` with a `config_class`; the forward pass stays transformers' own.
 """
 
-import threading
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import logging
 
-from .bcos_batch_norm import UncenteredBatchNorm2d
+from .bcos_bounds import check_built, check_folder, no_larger_than_stored
 from .bcos_class_names import class_names
 from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
+from .bcos_explanation import Explanation, residual_of
 from .bcos_layers import Bcos
-from .bcos_saving import align_, auto_map_of, copy_code, filled_at_once, origin_of, pipeline_named, whole_weights
+from .bcos_loading import check_loaded
+from .bcos_normalization import normalization_of
+from .bcos_saving import align_, auto_map_of, copy_code, origin_of, pipeline_named, replaced_weights, whole_weights
+from .bcos_sharing import sharing
 from .bcos_state import completed_state, matched_state
+from .bcos_writing import filled_at_once
 from .configuration_bcos import RENAMED, bcos_fields
 
 
-_borrowing = threading.RLock()
+logger = logging.get_logger(__name__)
+RESIDUAL = 1e-3  # relative; what more is missing in float32 is no rounding
+EXACT = (torch.float32, torch.float64)
+_warned = WeakSet()  # models that were said not to be exact
 
 
 @contextmanager
@@ -54,6 +65,30 @@ def leaf_at(module: nn.Module, before: bool = False) -> Iterator[list[Tensor]]:
         yield leaf
 
 
+def called_as(forward: Callable, standard: Callable) -> Callable:
+    """`forward`, which takes some arguments as **kwargs, with the signature of the `standard` one.
+
+    Trainer keeps the columns of a data set that the signature names, and drops the others without a word.
+    """
+    own, theirs = (inspect.signature(function).parameters for function in (forward, standard))
+    if own.keys() >= theirs.keys():
+        return forward
+    named = {name: one for name, one in theirs.items() if one.kind is one.POSITIONAL_OR_KEYWORD}
+    more = {name: one.replace(kind=one.KEYWORD_ONLY) for name, one in own.items() if name not in theirs}
+    names = [name for name in named if name != "self"]
+
+    @wraps(forward)
+    def called(self, *args, **kwargs):
+        if len(args) > len(names):
+            raise TypeError(f"forward: expected at most {len(names)} positional arguments, got {len(args)}.")
+        return forward(self, **dict(zip(names, args, strict=False)), **kwargs)
+
+    last = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    more = [one for one in more.values() if one.name != "kwargs"]
+    called.__signature__ = inspect.Signature([*named.values(), *more, last])
+    return called
+
+
 class BcosModelMixin:
     """Mixed in before a transformers model.
 
@@ -65,12 +100,20 @@ class BcosModelMixin:
     roles = Roles(logits=("classifier",))
     twins: dict[type[nn.Module], type[nn.Module]] = {}
 
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        models = (base for base in cls.__mro__ if issubclass(base, PreTrainedModel))
+        standard = next((base for base in models if not issubclass(base, BcosModelMixin)), None)
+        if standard is not None:
+            cls.forward = called_as(cls.forward, standard.forward)
+
     def __init__(self, config, *args, **kwargs) -> None:
         super().__init__(config, *args, **kwargs)
         for module in list(self.modules()):
             if type(module) in self.twins:
                 module.__class__ = self.twins[type(module)]
                 getattr(module, "complete", lambda: None)()
+        check_built(self)
         self.conversion_report = convert_(self, config, self._roles)
         if not config.keep_biases and self._tied_weights_keys:
             self._tied_weights_keys = {key: value for key, value in self._tied_weights_keys.items() if not key.endswith("bias")}
@@ -83,7 +126,7 @@ class BcosModelMixin:
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, Bcos) and isinstance(module.b, nn.Parameter):
             init.constant_(module.b, module.initial_b)
-        if isinstance(module, UncenteredBatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             for parameter, value in ((module.weight, 1.0), (module.bias, 0.0)):
                 if parameter is not None:
@@ -92,12 +135,25 @@ class BcosModelMixin:
         if any(True for own in (module.parameters, module.buffers) for _ in own(recurse=False)):
             super()._init_weights(module)  # a head whose only parameter was its bias has nothing left to initialise
 
+    def _initialize_missing_keys(self, *args, **kwargs) -> None:
+        """As transformers'; layers of ours inside a model of transformers' have no bias, say, which that expects."""
+        inside = [module for module in self.modules() if isinstance(module, PreTrainedModel) and module is not self]
+        for model in inside:
+            model._init_weights = self._init_weights
+        try:
+            super()._initialize_missing_keys(*args, **kwargs)
+        finally:
+            for model in inside:
+                del model._init_weights
+
     @classmethod
-    def from_standard(cls, model: PreTrainedModel, **fields):
+    def from_standard(cls, model: PreTrainedModel, pixels: tuple[Tensor, Tensor] | None = None, **fields):
         """The B-cos twin of a transformers model; the model given stays as it is.
 
         Args:
             model: a model of the family this class extends, with this head, another one or none. A head that it lacks is new and random.
+            pixels: (mean, std), [C] each, that the model's images are normalized with, for input_encoding "add_inverse", whose images are in [0, 1];
+                None: those of the image processor beside the model.
             **fields: configuration fields to set (b, weight_norm, keep_biases, num_labels, ...).
 
         Returns:
@@ -113,7 +169,9 @@ class BcosModelMixin:
         state, dropped = matched_state(model, structure)
         tied = getattr(structure, "all_tied_weights_keys", None) or {}
         new = sorted(set(structure.state_dict()) - set(state) - set(tied))
-        state = completed_state({key: value.detach().clone() for key, value in state.items()}, structure)
+        if config.input_encoding == "add_inverse" and pixels is None:
+            pixels = normalization_of(model)
+        state = completed_state({key: value.detach().clone() for key, value in state.items()}, structure, pixels)
         made = cls.from_pretrained(None, config=config, state_dict=state, dtype=model.dtype, attn_implementation=attention)
         made.conversion_report = replace(structure.conversion_report, dropped=dropped, new=new)
         return made.to(model.device)
@@ -134,11 +192,21 @@ class BcosModelMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As transformers' `from_pretrained`; a damaged weight file raises an OSError that says so."""
-        with whole_weights(pretrained_model_name_or_path):
-            made = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        align_(made[0] if isinstance(made, tuple) else made)
-        return made
+        """As transformers' `from_pretrained`, with all tensors or none.
+
+        Raises:
+            ValueError: sizes that no model has, before anything is built.
+            OSError: a damaged weight file, or one that lacks tensors of the saved model or has others, which are listed. Parts that the saved model does
+                not have, such as another head, are new and are logged.
+        """
+        check_folder(pretrained_model_name_or_path)
+        wanted = kwargs.pop("output_loading_info", False)
+        with whole_weights(pretrained_model_name_or_path), no_larger_than_stored(pretrained_model_name_or_path):
+            made, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if pretrained_model_name_or_path is not None:
+            check_loaded(made, info, pretrained_model_name_or_path, kwargs)
+        align_(made)
+        return (made, info) if wanted else made
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, push_to_hub: bool = False, **kwargs) -> None:
         """As transformers' `save_pretrained`, all or nothing, with the code and the auto_map that let the folder load without bcos_hf."""
@@ -146,7 +214,7 @@ class BcosModelMixin:
         kwargs = {"save_original_format": False, **kwargs}  # the old key layout has no renames for classes of ours
         if push_to_hub:
             kwargs.setdefault("repo_id", Path(save_directory).name)
-        with pipeline_named(self), filled_at_once(save_directory) as folder:
+        with pipeline_named(self), filled_at_once(save_directory, replaced_weights) as folder:
             if is_main_process:
                 copy_code(type(self), folder)
             super().save_pretrained(folder, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
@@ -158,20 +226,27 @@ class BcosModelMixin:
     def _labels(self, classes: int) -> list[str] | None:
         return class_names(self.config, classes)
 
-    @contextmanager
-    def _explaining(self, probe: Tensor) -> Iterator[None]:
-        """Evaluation and explanation mode with gradients on, parameters frozen (nothing is kept for them), and all put back at the end.
+    def _check_statistics(self) -> None:
+        """Raise a ValueError for running statistics that are not finite, which names them."""
+        statistics = {name: value for name, value in self.named_buffers() if name.endswith(("running_mean", "running_var"))}
+        if statistics and not torch.stack([value.sum(dtype=torch.float64) for value in statistics.values()]).isfinite().all():
+            names = [name for name, value in statistics.items() if not value.isfinite().all()]
+            raise ValueError(f"running statistics: expected finite numbers, got NaN or infinity in {names[:5]}. Training diverged; take an earlier checkpoint.")
 
-        One thread at a time: modes and flags belong to the model, so two that borrowed them at once would restore each other's.
-        """
-        with _borrowing, torch.inference_mode(False), torch.enable_grad(), explanation_mode(self, probe), ConstantAttention():
-            training = [module for module in self.modules() if module.training]
-            trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-            try:
-                self.eval().requires_grad_(False)
-                yield
-            finally:
-                for module in training:
-                    module.training = True
-                for parameter in trainable:
-                    parameter.requires_grad_(True)
+    def _stated(self, made: Explanation) -> Explanation:
+        """The explanation; once a model, a warning if it is not exact."""
+        if made.residual.dtype in EXACT and made.logits.dtype in EXACT and self not in _warned and residual_of(made) > RESIDUAL:
+            _warned.add(self)
+            logger.warning(
+                f"explain: the contributions and the constant miss the logit by {residual_of(made):.2g} of their absolute sum; up to {RESIDUAL:g} is rounding. "
+                f"A part of this {type(self).__name__} is not dynamic linear: bcos_hf.verify(model, **inputs) says which."
+            )
+        return made
+
+    @contextmanager
+    def _explaining(self, probe: Tensor | None) -> Iterator["BcosModelMixin"]:
+        """A copy of this model over the same tensors, in evaluation and explanation mode, parameters frozen (nothing is kept for them), gradients on."""
+        self._check_statistics()
+        model = sharing(self)
+        with torch.inference_mode(False), torch.enable_grad(), explanation_mode(model, probe), ConstantAttention():
+            yield model

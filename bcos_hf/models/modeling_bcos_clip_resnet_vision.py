@@ -24,7 +24,7 @@ class BcosAttentionPool2d(Dynamic, AttentionPool2d):
 
     def unpooled(self, x: Tensor) -> Tensor:
         """Embeddings of length 1 of each position, [N, H W, projection_dim], of a map [N, C, H, W]."""
-        return unit(self.c_proj(self.v_proj(x.flatten(2).transpose(1, 2))), constant=bool(self.explaining)).to(x.dtype)
+        return unit(self.c_proj(self.v_proj(x.flatten(2).transpose(1, 2))), constant=self.explaining).to(x.dtype)
 
 
 class BcosCLIPResNetTower:

@@ -12,7 +12,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput
 
 from .bcos_class_names import asked_labels
 from .bcos_conversion import Roles
-from .bcos_explaining import explained
+from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
 from .bcos_precision import wide
 from .modeling_bcos import leaf_at
@@ -77,6 +77,7 @@ class BcosImageEmbeddingMixin(BcosVisionModelMixin):
             raise ValueError(f"text_embeds: expected [prompts, {self._embed_dim}], got {got}. A model with a text tower makes them from input_ids.")
         if text_embeds.shape[1] != self._embed_dim:
             raise ValueError(f"text_embeds: expected [prompts, {self._embed_dim}], got {list(text_embeds.shape)}.")
+        check_finite("text_embeds", text_embeds)
         if prompts is not None and len(prompts) != len(text_embeds):
             raise ValueError(f"prompts: expected {len(text_embeds)} texts, one for each embedding, got {len(prompts)}.")
         targets, contrast = asked_labels(targets, contrast, prompts)
@@ -121,8 +122,8 @@ class BcosImageTextMixin(BcosImageEmbeddingMixin):
         if (input_ids is None) == (text_embeds is None):
             raise ValueError("explain: expected the prompts either as input_ids [P, L] (with attention_mask) or as text_embeds [P, D].")
         if text_embeds is None:
-            with self._explaining(None), torch.no_grad():
-                text_embeds = self._text_embeds(input_ids, attention_mask)
+            with self._explaining(None) as model, torch.no_grad():
+                text_embeds = model._text_embeds(input_ids, attention_mask)
         return super().explain(pixel_values, text_embeds, **inputs)
 
     def _text_embeds(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -144,8 +145,9 @@ class BcosImageTextMixin(BcosImageEmbeddingMixin):
             raise ValueError("explain_text: expected a model made with convert_text=True; the text tower of this one is an ordinary network.")
         if image_embeds.dim() != 2 or image_embeds.shape[1] != self._embed_dim:
             raise ValueError(f"image_embeds: expected [pictures, {self._embed_dim}], got {list(image_embeds.shape)}.")
+        check_finite("image_embeds", image_embeds)
         probe = torch.zeros(len(input_ids), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), leaf_at(self.text_model.embeddings) as leaf:
-            texts = unit(self._text_embeds(input_ids, attention_mask))
-            made = explained(texts @ unit(image_embeds.detach().to(texts)).T, leaf[0], probe, targets, contrast, chunk=chunk)
+        with self._explaining(probe) as model, leaf_at(model.text_model.embeddings) as leaf:
+            texts = unit(model._text_embeds(input_ids, attention_mask))
+            made = self._stated(explained(texts @ unit(image_embeds.detach().to(texts)).T, leaf[0], probe, targets, contrast, chunk=chunk))
         return replace(made, quantity="cosine")

@@ -5,6 +5,7 @@ contributions of the tokens are the logit. Source: Wang et al., TMLR 2025 (arXiv
 dimension, ours the sum, which adds up.
 """
 
+from copy import copy
 from dataclasses import replace
 from functools import partial
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from .bcos_class_names import asked_classes, asked_labels
-from .bcos_explaining import explained
+from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
 from .bcos_given import token_inputs
+from .bcos_layers import Bcos
 from .bcos_text import as_given, attention_mask_of, check_length, input_of, right_padded, token_number, with_tokens
 from .modeling_bcos import BcosModelMixin, leaf_at
 
@@ -31,6 +33,28 @@ class BcosTextModelMixin(BcosModelMixin):
     def __init__(self, config, *args, **kwargs) -> None:
         super().__init__(config, *args, **kwargs)
         self.base_model.register_forward_pre_hook(_check_input, with_kwargs=True)
+
+    def _get_resized_lm_head(self, old_lm_head: nn.Module, *args, **kwargs) -> nn.Module:
+        """As transformers, which makes a plain linear layer: what the head was, B-cos layer or not, it still is."""
+        if isinstance(old_lm_head, Bcos) and old_lm_head.max_out > 1:
+            raise ValueError(f"resize_token_embeddings: expected a head with one row a token, got max_out={old_lm_head.max_out}. Resize before the conversion.")
+        made = super()._get_resized_lm_head(old_lm_head, *args, **kwargs)
+        if made is old_lm_head:
+            return made
+        head = copy(old_lm_head)
+        head._parameters = {**old_lm_head._parameters, "weight": made.weight, "bias": made.bias}
+        head.out_features = made.out_features
+        return head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """As transformers; beside an untied head BERT and RoBERTa keep a bias of their own, whose length has to be the head's to be loaded again."""
+        super().set_output_embeddings(new_embeddings)
+        beside = next(module for module in self.modules() if new_embeddings in module.children())
+        size, old = len(new_embeddings.weight), getattr(beside, "bias", None)
+        if isinstance(old, nn.Parameter) and not self.config.tie_word_embeddings:  # one tensor of two names would be saved under one
+            made = old.new_zeros(size)
+            made[: len(old)] = old.detach()[:size]
+            beside.bias = nn.Parameter(made, requires_grad=old.requires_grad)
 
     def _explained_logits(self, inputs: dict[str, Tensor], position: Tensor | None) -> Tensor:
         """Logits [N, C] of inputs that are padded on the right."""
@@ -59,20 +83,22 @@ class BcosTextModelMixin(BcosModelMixin):
         """
         inputs = token_inputs(inputs, targets, self.device, self.get_input_embeddings().num_embeddings)
         mask = attention_mask_of(inputs)
+        if "inputs_embeds" in inputs:
+            check_finite("inputs_embeds", inputs["inputs_embeds"])
         aligned, order = right_padded({**inputs, "attention_mask": mask}, mask)
         position = self._position(position, tokenizer, inputs, mask)
         if position is not None and order is not None:
             position = order.argsort(1).gather(1, position[:, None])[:, 0]
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), leaf_at(*input_of(self.base_model)) as leaf:
-            logits = self._explained_logits(aligned, position)
+        with self._explaining(probe) as model, leaf_at(*input_of(model.base_model)) as leaf:
+            logits = model._explained_logits(aligned, position)
             labels = self._labels(logits.shape[1])
             if labels is None and tokenizer is not None:  # whose tokens are the classes
                 number_of = partial(token_number, tokenizer, logits.shape[1])
                 asked = asked_classes(targets, contrast, number_of)
             else:
                 asked = asked_labels(targets, contrast, labels)
-            made = explained(logits, leaf[0], probe, *asked, chunk=chunk)
+            made = self._stated(explained(logits, leaf[0], probe, *asked, chunk=chunk))
         made = replace(
             made,
             contributions=as_given(made.contributions, order, 2),

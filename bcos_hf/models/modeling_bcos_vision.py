@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from .bcos_class_names import asked_labels
-from .bcos_explaining import explained
+from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
 from .bcos_given import image_inputs
 from .bcos_inputs import InputEncoding
@@ -50,16 +50,16 @@ class BcosVisionModelMixin(BcosModelMixin):
             raise ValueError(f"pixel_values: expected a tensor [N, {channels}, H, W] with N, H, W >= 1, got {got}. Convert pictures with the image processor.")
         pixel_values = pixel_values.detach().to(self.device, self.dtype)
         inputs = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in inputs.items() if name != "labels"}
-        encoding = self._input_encoding()
-        encoding.check(pixel_values)
+        check_finite("pixel_values", pixel_values)
+        self._input_encoding().check(pixel_values)
         probe = torch.zeros(len(pixel_values), device=self.device, dtype=self.dtype, requires_grad=True)
-        with self._explaining(probe), leaf_at(encoding) as leaf:
-            logits = self._logits_to_explain(pixel_values, **inputs)
+        with self._explaining(probe) as model, leaf_at(model._input_encoding()) as leaf:
+            logits = model._logits_to_explain(pixel_values, **inputs)
             labels = self._labels(logits.shape[1])
             asked = asked_labels(targets, contrast, labels)
             made = explained(logits, leaf[0], probe, *asked, channel_dim=1, chunk=chunk)
         weights = made.weights if return_weights else None
-        return replace(made, weights=weights, labels=labels, pixel_values=pixel_values)
+        return self._stated(replace(made, weights=weights, labels=labels, pixel_values=pixel_values))
 
     def _logits_to_explain(self, pixel_values: Tensor, **inputs) -> Tensor:
         logits = getattr(self(pixel_values=pixel_values, **inputs), "logits", None)

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 
 from bcos_hf import training
 from bcos_hf.metrics.cost import machine
+from bcos_hf.models.bcos_writing import write_text
 
 from .experiment import Experiment
 from .explainers import explainer_name, explainers_of
@@ -49,7 +50,7 @@ def settings_of(experiment: Experiment, model: str, seed: int, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     values = {**experiment.recipe, **experiment.models[model], "seed": seed, "output_dir": str(folder)}
     file = folder.parent / f"{folder.name}.yaml"
-    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    write_text(file, yaml.safe_dump(values))
     return training.parse([str(file)], *TASKS[experiment.task].settings, TrainingArguments)
 
 
@@ -99,7 +100,7 @@ def _measured(experiment: Experiment, seed: int, folders: dict[int, dict[str, Pa
             subjects = subjects or _subjects(experiment, seed, folders)
             made = {model: TASKS[experiment.task].measures[name](subject, subjects, **options) for model, subject in subjects.items()}
             found = {"settings": settings, "explanations": made}
-            file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            write_text(file, json.dumps(found, indent=2) + "\n")
         for model, explainers in found["explanations"].items():
             for explainer, intervals in explainers.items():
                 merged[model][explainer].update(intervals)
@@ -117,11 +118,11 @@ def run_experiment(experiment: Experiment, output: str | Path) -> dict:
         "explanations": model -> explainer -> measure -> {"mean", "low", "high", "n"}}}.
 
     Raises:
-        ValueError: a measure that there is not, before anything is trained.
+        ValueError: a measure that there is not, before anything is trained. FileExistsError: a folder with content that was not made here.
     """
     if unknown := sorted(experiment.measures.keys() - TASKS[experiment.task].measures.keys()):
         raise ValueError(f"{experiment.name}: unknown measures {unknown}; expected some of {sorted(TASKS[experiment.task].measures)}.")
-    output, runs = Path(output), {}
+    output, runs = training.own_folder(output), {}
     folders = {seed: {model: _trained(experiment, model, seed, output) for model in experiment.models} for seed in experiment.seeds}
     for seed, of_seed in folders.items():
         accuracy = {model: json.loads((folder / "all_results.json").read_text())["test_accuracy"] for model, folder in of_seed.items()}

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub.utils import validate_repo_id
 
 import bcos_hf
-from bcos_hf.models.bcos_saving import filled_at_once
+from bcos_hf.models.bcos_writing import filled_at_once, is_free, write_text
 
 
 APP = '''"""Why does this network decide so? A B-cos network's explanation is its own computation."""
@@ -38,13 +38,17 @@ Run it elsewhere: `pip install -r requirements.txt gradio`, then `python app.py`
 """
 ABOUT = "A **B-cos** network is dynamic linear, y = W(x) x: its explanation is the computation itself, not a guess made afterwards."
 # of a folder of a model, what is needed to load it, and the example of its card
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "example.png")
+WANTED = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "bcos_conversion.json", "bcos_eval.json")
+WANTED += ("model*.safetensors", "model.safetensors.index.json", "configuration_*.py", "modeling_*.py", "bcos_*.py", "example.png")
+WANTED += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model")
+WANTED += ("chat_template.jinja",)
 
 
 def requirements() -> list[str]:
-    """What the package needs, as its metadata says; the Space's README names gradio. Raises a ValueError where the package is not installed."""
+    """What the package needs, as its metadata says, in the versions that are here; the Space's README names gradio. Raises a ValueError where the package is not installed."""
     try:
-        return [line for line in requires("bcos_hf") or [] if "extra ==" not in line]
+        names = [re.match(r"[\w.-]+", line)[0] for line in requires("bcos_hf") or [] if "extra ==" not in line]
+        return [f"{name}=={version(name).partition('+')[0]}" for name in names]
     except PackageNotFoundError as error:
         raise ValueError("write_space: expected bcos_hf to be installed, so that its requirements are known: pip install -e .") from error
 
@@ -80,7 +84,7 @@ def write_space(folder: str | Path, models: list[str | Path], conventional=None,
         ValueError: `folder` is there and not empty, no model, one that is neither folder nor Hub id.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise ValueError(f"--space: expected a new or empty folder, got {folder}.")
     if not models:
         raise ValueError("write_space: expected one or more models, got none.")
@@ -92,9 +96,9 @@ def write_space(folder: str | Path, models: list[str | Path], conventional=None,
         if examples is not None:
             shutil.copytree(examples, place / "examples")
         shown = "None" if examples is None else "HERE / 'examples'"
-        (place / "app.py").write_text(APP.format(models=", ".join(named), conventional=rival, examples=shown), encoding="utf-8")
-        (place / "requirements.txt").write_text("\n".join(requirements()) + "\n", encoding="utf-8")
+        write_text(place / "app.py", APP.format(models=", ".join(named), conventional=rival, examples=shown))
+        write_text(place / "requirements.txt", "\n".join(requirements()) + "\n")
         ids = [str(model) for model in [*models, *([] if conventional is None else [conventional])] if not Path(model).is_dir()]
         yaml_header = yaml.safe_dump(header(title, ids), sort_keys=False, allow_unicode=True)
         words = ", ".join(f"`{Path(model).name if Path(model).is_dir() else model}`" for model in models)
-        (place / "README.md").write_text(README.format(header=yaml_header, title=title, about=ABOUT, models=words), encoding="utf-8")
+        write_text(place / "README.md", README.format(header=yaml_header, title=title, about=ABOUT, models=words))

@@ -10,8 +10,8 @@ from .distillation import DistillationTrainer
 from .embedding_losses import EMBEDDING_LOSSES, siglip_loss
 from .head_first import HeadFirst, head_inputs, head_of, train_head_
 from .image import image_inputs, image_trainer
-from .losses import bce_loss
-from .once import done_once, earlier_result
+from .losses import bce_loss, bcos_loss
+from .once import done_once, earlier_result, own_folder
 from .output_distillation import OutputTeacher, between_processors, check_teacher, output_divergence
 from .pairing import fit_projections, image_tower_features, text_tower_features
 from .text import text_trainer
@@ -39,6 +39,7 @@ __all__ = [
     "RunningTextArguments",
     "adaptive_clip_grad_",
     "bce_loss",
+    "bcos_loss",
     "between_processors",
     "causal_lm_trainer",
     "check_teacher",
@@ -54,6 +55,7 @@ __all__ = [
     "image_trainer",
     "load_teacher",
     "output_divergence",
+    "own_folder",
     "parse",
     "save_text_side",
     "siglip_loss",

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from bcos_hf.models.bcos_writing import written_whole
+
 
 FILE = "average.safetensors"
 
@@ -72,7 +74,8 @@ class AveragingCallback(TrainerCallback):
     def on_save(self, args, state, control, **kwargs) -> None:
         """Write the average into the checkpoint."""
         if state.is_world_process_zero:
-            save_file(self.average, Path(args.output_dir, f"checkpoint-{state.global_step}", FILE))
+            with written_whole(Path(args.output_dir, f"checkpoint-{state.global_step}", FILE)) as path:
+                save_file(self.average, path)
 
     def on_train_end(self, args, state, control, model=None, **kwargs) -> None:
         """Leave the average in the model."""

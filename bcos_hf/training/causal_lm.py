@@ -75,6 +75,7 @@ def causal_lm_trainer(model_args: CausalModelArguments, data_args: RunningTextAr
         train_dataset=blocks["train"],
         eval_dataset=blocks["validation"],
         processing_class=tokenizer,
+        settings=[a, d],
         data_collator=default_data_collator,
         compute_metrics=_next_token_accuracy,
         preprocess_logits_for_metrics=lambda logits, labels: (logits[0] if isinstance(logits, tuple) else logits).argmax(-1),

@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
+from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from bcos_hf.checkpoints import from_openai_clip
 from bcos_hf.data.augmentation import Augmentation
@@ -30,6 +30,7 @@ from .training_rows import image_batches
 
 FIELDS = ("b", "keep_biases", "max_pool", "input_encoding")
 OPENAI_FILES = (".pt", ".pth")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model")
 OPENAI_TEXTS = "openai/clip-vit-base-patch32"  # all of OpenAI's models have its tokenizer
 
 
@@ -131,6 +132,7 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
         train_dataset=inputs["train"],
         eval_dataset=inputs.get("validation"),
         processing_class=processor,
+        settings=[model_args, data_args],
         compute_metrics=None if classes is None else accuracy,
         callbacks=callbacks(model_args),
         teacher=taught_by,
@@ -146,17 +148,19 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
 def save_text_side(teacher: str, image_processor, folder: str | Path) -> None:
     """The teacher's tokenizer, or its processor with the student's image processor, in `folder`, so that it makes a zero-shot pipeline.
 
-    A teacher without one has none to give.
+    An image tower, or a folder without a file of a tokenizer, has none to give.
+
+    Raises:
+        OSError, ValueError: there is one, and it cannot be loaded.
     """
-    try:
-        processor = AutoProcessor.from_pretrained(text_side(teacher))
-    except (OSError, ValueError):
-        processor = None
+    source = text_side(teacher)
+    if not hasattr(AutoConfig.from_pretrained(source), "text_config"):
+        return
+    if Path(source).is_dir() and not any(Path(source, name).is_file() for name in TOKENIZER_FILES):
+        return
+    processor = AutoProcessor.from_pretrained(source)
     if hasattr(processor, "image_processor"):
         processor.image_processor = image_processor
         processor.save_pretrained(folder)
         return
-    try:
-        AutoTokenizer.from_pretrained(text_side(teacher)).save_pretrained(folder)
-    except (OSError, ValueError):
-        return
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)

@@ -44,6 +44,8 @@ class DistillationTrainer(BcosTrainer):
         learn_scale: bool = False, **kwargs,
     ) -> None:  # fmt: skip
         super().__init__(*args, **kwargs)
+        if self.compute_loss_func is not None or self.args.label_smoothing_factor:
+            raise ValueError("compute_loss_func, label_smoothing_factor: expected neither, as the loss is between embeddings and labels have no part in it.")
         # the evaluation's batches have labels alone, the training's may have teacher_embeds, which the model's forward() does not take
         self.label_names, self.args.remove_unused_columns = ["labels"], False
         if loss not in EMBEDDING_LOSSES:

@@ -83,6 +83,8 @@ def head_inputs(model: PreTrainedModel, head: nn.Module, batches: Iterable[dict]
             labels = batch.pop("labels")
             logits = model(**batch).logits
             x, output = seen.pop()
+            if labels.dim() != 1 or labels.is_floating_point():
+                raise ValueError(f"head_first_steps: expected class numbers [N] as labels, got {labels.dtype} {list(labels.shape)}. Set it to 0.")
             counted = labels != -100
             kept.append((_counting(x, output, logits, model.config)[counted], labels[counted]))
     finally:
@@ -102,13 +104,20 @@ def _counting(x: Tensor, output: Tensor, logits: Tensor, config) -> Tensor:
 
 
 def train_head_(
-    model: PreTrainedModel, batches: Iterable[dict], off_labels: str = "zero", steps: int = 300, seed: int = 0, new: Iterable[str] = ()
+    model: PreTrainedModel,
+    batches: Iterable[dict],
+    off_labels: str = "zero",
+    steps: int = 300,
+    seed: int = 0,
+    new: Iterable[str] = (),
+    smoothing: float = 0.0,
 ) -> HeadFirst:
     """Train the head of `model`, in place, by `bce_loss`; all else stays as it is. The best step on held-out rows is kept.
 
     Args:
         batches: what the model takes, with labels. off_labels: as of `bce_loss`. steps: of Adam, with a cosine schedule, 256 rows each.
         seed: of the order of the rows. new: names of the model's tensors that are random; if the head's are among them it starts from a regression.
+        smoothing: as of `bce_loss`.
 
     Raises:
         ValueError: a model without a linear head, too few rows, a label that is no class.
@@ -118,7 +127,7 @@ def train_head_(
     if len(x) < FEWEST:
         raise ValueError(f"head_first_steps: expected at least {FEWEST} labelled training rows, got {len(x)}; some hundreds are usual.")
     held = torch.arange(len(x), device=x.device) % HELD_OUT == HELD_OUT - 1
-    run = _HeadFirst(head, x, labels, held, off_labels)
+    run = _HeadFirst(head, x, labels, held, off_labels, smoothing)
     before = run.loss(held)
     if f"{name}.weight" in set(new):
         run.start()
@@ -131,13 +140,13 @@ def train_head_(
 class _HeadFirst:
     """One training of a head, while it runs."""
 
-    def __init__(self, head: nn.Linear, x: Tensor, labels: Tensor, held: Tensor, off_labels: str) -> None:
-        self.head, self.x, self.labels, self.held, self.off_labels = head, x, labels, held, off_labels
+    def __init__(self, head: nn.Linear, x: Tensor, labels: Tensor, held: Tensor, off_labels: str, smoothing: float = 0.0) -> None:
+        self.head, self.x, self.labels, self.held, self.off_labels, self.smoothing = head, x, labels, held, off_labels, smoothing
         self.tensors = [tensor for tensor in (head.weight, head.bias) if tensor is not None]
 
     def _mean_loss(self, rows: Tensor) -> Tensor:
         logits = self.head(self.x[rows])
-        return bce_loss(logits.mean(1) if logits.dim() == 3 else logits, self.labels[rows], self.off_labels)
+        return bce_loss(logits.mean(1) if logits.dim() == 3 else logits, self.labels[rows], self.off_labels, smoothing=self.smoothing)
 
     @torch.no_grad()
     def loss(self, rows: Tensor) -> float:

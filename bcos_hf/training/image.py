@@ -21,6 +21,7 @@ from .callbacks import BiasDecayCallback, BScheduleCallback, SynchronisedNormsCa
 from .clipping import AdaptiveClippingCallback
 from .converting import converted, weight_norm_of
 from .head_first import train_head_
+from .losses import CLASSES
 from .output_distillation import OutputTeacher, between_processors, check_teacher
 from .resolution import at_size
 from .trainer import BcosTrainer, accuracy
@@ -56,7 +57,7 @@ def load_standard(args: ImageModelArguments, names: list[str], size: int | None 
 
     A pretrained head of another number of classes is replaced by a random one.
     """
-    labels = label_fields(names)
+    labels = {**label_fields(names), "problem_type": CLASSES}
     if args.from_scratch:
         model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(source_of(args), **labels), dtype=torch.float32)
         new = set(model.state_dict())
@@ -139,13 +140,15 @@ def image_trainer(model_args: ImageModelArguments, data_args: ImageDataArguments
         model = type(model)(model.config)  # the class's own random weights, not a standard model's, converted
     teacher = _teacher(a, standard, new, model, processor, d.image_size, device)
     if a.head_first_steps and training_args.do_train:
-        train_head_(model.to(device), drawn(a.head_first_samples), a.off_labels, a.head_first_steps, training_args.seed, new)
+        rows, smoothing = drawn(a.head_first_samples), training_args.label_smoothing_factor
+        train_head_(model.to(device), rows, a.off_labels, a.head_first_steps, training_args.seed, new, smoothing)
     trainer = BcosTrainer(
         model=model,
         args=training_args,
         train_dataset=inputs["train"],
         eval_dataset=inputs["validation"],
         processing_class=processor,
+        settings=[a, d],
         compute_metrics=accuracy,
         callbacks=callbacks(a),
         off_labels=a.off_labels,

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
+from bcos_hf.models.bcos_writing import written_whole
+
 from .averaging import checkpoint_folder
 
 
@@ -44,12 +46,18 @@ class LearnedScale(TrainerCallback):
                 parameter.register_hook(lambda grad: trainer.accelerator.reduce(grad.clone(), "mean"))
         trainer.optimizer.add_param_group({"params": list(self.parameters.values()), "weight_decay": 0.0})
 
-    @torch.no_grad()
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Go on from the checkpoint's values."""
-        if not state.global_step:
-            return
-        path = checkpoint_folder(args, state) / FILE
+        if state.global_step:
+            self._load(checkpoint_folder(args, state) / FILE)
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        """Where the best checkpoint was loaded, it was measured with its own values."""
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._load(Path(state.best_model_checkpoint, FILE))
+
+    @torch.no_grad()
+    def _load(self, path: Path) -> None:
         if not path.is_file():
             raise ValueError(f"LearnedScale: expected the scale and the bias of the loss in {path}, which is not there. Resume with learn_scale false.")
         for name, value in load_file(path).items():
@@ -64,4 +72,5 @@ class LearnedScale(TrainerCallback):
         """Write them into the checkpoint."""
         if state.is_world_process_zero:
             folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-            save_file({name: value.detach().clone() for name, value in self.parameters.items()}, folder / FILE)
+            with written_whole(folder / FILE) as path:
+                save_file({name: value.detach().clone() for name, value in self.parameters.items()}, path)

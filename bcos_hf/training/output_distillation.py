@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from .losses import CLASSES, problem_of
+
 
 def output_divergence(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over rows; logits [N, C], in float32 at least. 0 of no row."""
@@ -45,8 +47,14 @@ class OutputTeacher(nn.Module):
             inputs["pixel_values"] = inputs["pixel_values"] * scale + shift
         return self.teacher(**inputs).logits
 
-    def forward(self, inputs: dict, student: Tensor, labels: Tensor) -> Tensor:
-        """What is added to the loss; rows with the label -100 do not count."""
+    def forward(self, inputs: dict, student: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
+        """What is added to the loss; rows with the label -100 do not count.
+
+        Raises:
+            ValueError: labels of another `problem_type` than one class an input, whose logits are no distribution.
+        """
+        if (problem := problem_of(student, labels, problem_type)) != CLASSES:
+            raise ValueError(f"distillation: expected one class an input, as the logits are compared as distributions over classes; this is {problem}.")
         teacher = self.logits(inputs)
         if not labels.is_floating_point():
             student, teacher = student[labels != -100], teacher[labels != -100]

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from bcos_hf.data.fingerprints import add_weights
 from bcos_hf.data.image_inputs import Pictures
 from bcos_hf.metrics.zero_shot import embeddings_of
+from bcos_hf.models.bcos_writing import written_whole
 
 
 def _hash(teacher: nn.Module, pictures: Pictures) -> str:
@@ -29,10 +30,8 @@ def teacher_embeddings(teacher: nn.Module, pictures: Pictures, folder: str | os.
         tower, device = getattr(teacher.eval(), "get_image_features", teacher), next(teacher.parameters()).device
         batches = tqdm(DataLoader(pictures, batch_size), desc="teacher's embeddings")
         made = torch.cat([embeddings_of(tower(pixel_values=batch["pixel_values"].to(device))).float().cpu() for batch in batches])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npy")
-        np.save(temporary, made.numpy())
-        os.replace(temporary, path)
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            np.save(file, made.numpy())
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 

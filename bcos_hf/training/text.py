@@ -1,7 +1,11 @@
 """Fine-tune a text classifier, B-cos or conventional, with everything else equal."""
 
+import sys
+
+import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -14,11 +18,13 @@ from transformers import (
 from bcos_hf.data import load_text_dataset, minilm_folder, tokenize
 from bcos_hf.data.splits import label_fields
 from bcos_hf.models import standard_of
+from bcos_hf.models.bcos_text import positions_of
 
 from .arguments import DataArguments, ModelArguments
 from .callbacks import BScheduleCallback, ExplanationCallback
 from .converting import converted, weight_norm_of
 from .head_first import train_head_
+from .losses import CLASSES
 from .output_distillation import OutputTeacher, check_teacher
 from .trainer import BcosTrainer, accuracy
 from .training_rows import text_batches
@@ -37,6 +43,14 @@ def load_tokenizer(args: ModelArguments) -> tuple[PreTrainedTokenizerBase, AutoC
     return tokenizer, AutoConfig.from_pretrained(source)
 
 
+def _positions(config) -> int:
+    """How many tokens a text of a model with this configuration may have; RoBERTa's are two fewer than its positions."""
+    if not hasattr(config, "max_position_embeddings"):
+        return sys.maxsize
+    with torch.device("meta"):
+        return positions_of(AutoModel.from_config(config))
+
+
 def source_of(args: ModelArguments):
     """The Hub id or folder that `args` names."""
     return minilm_folder() if args.model_name_or_path == "minilm" else args.model_name_or_path
@@ -48,7 +62,7 @@ def load_model(args: ModelArguments, names: list[str], tokenizer, config, inputs
     Args:
         tokenizer, config: as of `load_tokenizer`. inputs, device: as of `converted`. data_name: of the data set, for the report.
     """
-    labels = label_fields(names)
+    labels = {**label_fields(names), "problem_type": CLASSES}
     common = {} if args.dropout is None else {name: args.dropout for name in DROPOUT if hasattr(config, name)}
     if config.pad_token_id is None:
         common["pad_token_id"] = tokenizer.pad_token_id
@@ -83,7 +97,8 @@ def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_
     )  # fmt: skip
     set_seed(training_args.seed)
     tokenizer, config = load_tokenizer(a)
-    tokens = tokenize(data, tokenizer, columns, min(d.max_length, getattr(config, "max_position_embeddings", d.max_length)))
+    longest = min(d.max_length, _positions(config))
+    tokens = tokenize(data, tokenizer, columns, longest)
 
     def inputs(count: int) -> list[dict]:
         return text_batches(tokens["train"], tokenizer, count, seed)
@@ -92,16 +107,20 @@ def text_trainer(model_args: ModelArguments, data_args: DataArguments, training_
     model, new = load_model(a, names, tokenizer, config, inputs, d.dataset_name or d.train_file, device)
     teacher = _teacher(a, model, device)
     if a.head_first_steps and training_args.do_train:
-        train_head_(model.to(device), inputs(a.head_first_samples), a.off_labels, a.head_first_steps, training_args.seed, new)
+        rows, smoothing = inputs(a.head_first_samples), training_args.label_smoothing_factor
+        train_head_(model.to(device), rows, a.off_labels, a.head_first_steps, training_args.seed, new, smoothing)
     callbacks = [] if a.conventional else [BScheduleCallback(a.b_schedule)]
     if a.explain_samples and not a.conventional:
-        callbacks.append(ExplanationCallback(list(data["validation"][columns.text][: a.explain_samples]), tokenizer))
+        shown = data["validation"].select(range(min(a.explain_samples, len(data["validation"]))))
+        texts = [list(shown[name]) for name in (columns.text, columns.second_text) if name]
+        callbacks.append(ExplanationCallback(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)), tokenizer, longest))
     trainer = BcosTrainer(
         model=model,
         args=training_args,
         train_dataset=tokens["train"],
         eval_dataset=tokens["validation"],
         processing_class=tokenizer,
+        settings=[a, d],
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=accuracy,
         callbacks=callbacks,

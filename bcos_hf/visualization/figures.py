@@ -4,7 +4,7 @@ import io
 import os
 import warnings
 
-from .reading import write_atomically
+from bcos_hf.models.bcos_writing import write_bytes
 
 
 FOR, AGAINST = "#d97706", "#3b82f6"  # orange and blue: told apart by all common kinds of colour vision
@@ -36,4 +36,4 @@ def write_figure(figure, path: str | os.PathLike | None) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box in the picture, not an error
         figure.savefig(buffer, format="png", dpi=150)
-    write_atomically(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from .reading import Decision, decimals, signed, write_atomically
+from bcos_hf.models.bcos_writing import write_text
+
+from .reading import Decision, decimals, signed
 
 
 # Red green blue. `text` and `muted` meet WCAG AA (4.5:1) on every blend of `paper` with `for` and `against`; a test holds this.
@@ -81,5 +83,5 @@ def write_page(
         head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title or "Explanation")}</title>'
         page = f'<!doctype html>\n<html lang="en"><head>{head}</head><body class="bcos-page">{page}</body></html>\n'
     if path is not None:
-        write_atomically(path, page.encode("utf-8"))
+        write_text(path, page)
     return page

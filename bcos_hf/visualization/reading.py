@@ -1,10 +1,7 @@
 """An explanation in plain numbers and harmless words, for whatever draws it: what is common to texts and pictures, and texts."""
 
 import math
-import os
-import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -27,18 +24,6 @@ def signed(value: float, form: str) -> str:
     """`value` with its sign (a true minus) in the format `form` (".3f"); what prints as zero has no sign."""
     text = format(value, "+" + form)
     return (text[1:] if float(text) == 0 else text).replace("-", "\u2212")
-
-
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Write `data` to `path`, making its folder; the old file stays until the new one is whole. Raises OSError and then leaves nothing behind."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
