@@ -18,7 +18,6 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from .bcos_bounds import check_built, check_folder, no_larger_than_stored
-from .bcos_class_names import class_names
 from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
@@ -222,9 +221,6 @@ class BcosModelMixin:
     def explanation_mode(self):
         """A context in which every dynamic factor is constant for autograd, for backward passes of your own; forward values stay."""
         return explanation_mode(self)
-
-    def _labels(self, classes: int) -> list[str] | None:
-        return class_names(self.config, classes)
 
     def _check_statistics(self) -> None:
         """Raise a ValueError for running statistics that are not finite, which names them."""

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .bcos_class_names import asked_classes, asked_labels
+from .bcos_class_names import asked_classes, asked_labels, class_names
 from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
 from .bcos_given import token_inputs
@@ -92,7 +92,7 @@ class BcosTextModelMixin(BcosModelMixin):
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
         with self._explaining(probe) as model, leaf_at(*input_of(model.base_model)) as leaf:
             logits = model._explained_logits(aligned, position)
-            labels = self._labels(logits.shape[1])
+            labels = class_names(self.config, logits.shape[1])
             if labels is None and tokenizer is not None:  # whose tokens are the classes
                 number_of = partial(token_number, tokenizer, logits.shape[1])
                 asked = asked_classes(targets, contrast, number_of)

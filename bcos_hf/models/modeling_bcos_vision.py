@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .bcos_class_names import asked_labels
+from .bcos_class_names import asked_labels, class_names
 from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
 from .bcos_given import image_inputs
@@ -55,7 +55,7 @@ class BcosVisionModelMixin(BcosModelMixin):
         probe = torch.zeros(len(pixel_values), device=self.device, dtype=self.dtype, requires_grad=True)
         with self._explaining(probe) as model, leaf_at(model._input_encoding()) as leaf:
             logits = model._logits_to_explain(pixel_values, **inputs)
-            labels = self._labels(logits.shape[1])
+            labels = class_names(self.config, logits.shape[1])
             asked = asked_labels(targets, contrast, labels)
             made = explained(logits, leaf[0], probe, *asked, channel_dim=1, chunk=chunk)
         weights = made.weights if return_weights else None
