@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from .models import BcosImageExplanationPipeline
+from . import interrupts  # first: what follows takes seconds, in which Ctrl-C must not end in a traceback
+from .models import BcosImageExplanationPipeline, BcosTextExplanationPipeline
 from .models.bcos_dynamic import explanation_mode
 from .models.bcos_explanation import Explanation
 from .models.bcos_verifying import Verification, verify
@@ -12,7 +13,17 @@ if TYPE_CHECKING:
     from .calibration import bcosify, refit_
 
 __version__ = "0.1.0"
-__all__ = ["BcosImageExplanationPipeline", "Explanation", "Verification", "bcosify", "explanation_mode", "refit_", "verify"]
+__all__ = [
+    "BcosImageExplanationPipeline",
+    "BcosTextExplanationPipeline",
+    "Explanation",
+    "Verification",
+    "bcosify",
+    "explanation_mode",
+    "interrupts",
+    "refit_",
+    "verify",
+]
 
 
 def __getattr__(name: str):

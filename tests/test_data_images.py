@@ -13,7 +13,8 @@ from PIL import Image as Pillow
 from transformers import BitImageProcessorPil, ConvNextImageProcessorPil, ResNetConfig, ViTConfig, ViTImageProcessorPil
 
 from bcos_hf.data.augmentation import Augmentation
-from bcos_hf.data.image_inputs import LEFT_OUT, ImageInputs, decode, image_processor, output_size, prepare_images, resized, rgb
+from bcos_hf.data.image_files import decode, rgb
+from bcos_hf.data.image_inputs import LEFT_OUT, ImageInputs, image_processor, output_size, prepare_images, resized
 from bcos_hf.data.images import ImageColumns, load_image_dataset
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
-from bcos_hf.data.image_inputs import image_processor, rgb
+from bcos_hf.data.image_files import upright
+from bcos_hf.data.image_inputs import for_channels, image_processor
 from bcos_hf.models.bcos_normalization import normalization
 from bcos_hf.models.bcos_text import positions_of
 
@@ -146,9 +147,10 @@ def _image_batches(images: Iterator[Image.Image], processor, model: PreTrainedMo
     if getattr(model.config, "input_encoding", "none") == "add_inverse":
         unnormalized = {"do_normalize": False, "do_rescale": True, "rescale_factor": 1 / 255}
         processor = type(processor).from_dict({**processor.to_dict(), **unnormalized})
-    batches = []
+    channels = getattr(getattr(model.config, "vision_config", model.config), "num_channels", 3)
+    processor, batches = for_channels(processor, channels), []
     while some := list(islice(images, IMAGE_BATCH)):
-        made = [processor(rgb(image), return_tensors="pt")["pixel_values"] for image in some]
+        made = [processor(upright(image, channels), return_tensors="pt")["pixel_values"] for image in some]
         sizes = sorted({tuple(pixels.shape[-2:]) for pixels in made})
         if len(sizes) > 1:
             raise ValueError(

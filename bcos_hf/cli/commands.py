@@ -99,6 +99,11 @@ def _drawn(explainer: Explainer, items: list, output: Path, form: str, quiet: bo
 
 def _tabled(explainer: Explainer, items: list, output: Path, form: str, quiet: bool) -> tuple[list[dict], int]:
     """Parquet files of all inputs, and how many could not be explained."""
+    missing = [item for item in items if isinstance(item, Path) and not item.is_file()]
+    for item in missing:
+        typer.echo(f"bcos-hf: {item}: expected a file, found none.", err=True)
+    if not (items := [item for item in items if item not in missing]):
+        return [], len(missing)
     names = [str(item) for item in items]
     model, target = explainer.model, explainer.options.get("targets")
     rows = datasets.Dataset.from_dict({"text": names}) if not isinstance(items[0], Path) else datasets.Dataset.from_dict({"image": names})
@@ -109,7 +114,7 @@ def _tabled(explainer: Explainer, items: list, output: Path, form: str, quiet: b
     for file in made["files"]:
         found = pq.read_table(file, columns=["index", "target", "logit", "constant", "residual"]).to_pylist()
         results += [{"input": names[row.pop("index")], "label": labels[row.pop("target")], **row, "file": file} for row in found]
-    return results, made["skipped"]
+    return results, made["skipped"] + len(missing)
 
 
 def _explained(explainer: Explainer, item, file: Path) -> dict:

@@ -16,7 +16,8 @@ from transformers.utils import logging
 from bcos_hf.models.bcos_explanation import Explanation
 from bcos_hf.models.bcos_text import positions_of
 
-from .image_inputs import LEFT_OUT, ImageInputs, decode, for_channels
+from .image_files import decode
+from .image_inputs import LEFT_OUT, ImageInputs, for_channels
 from .images import ImageColumns
 from .text import TextColumns
 

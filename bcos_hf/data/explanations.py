@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from bcos_hf.hub.explanation_card import write_explanation_card
 from bcos_hf.hub.explanation_folder import ExplainedSplit, open_split
+from bcos_hf.models import unwrapped
 from bcos_hf.models.bcos_class_names import class_names, class_number, distinct_names
 
 from .classifier_inputs import PictureRows, TextRows, batches, rows_of
@@ -130,7 +131,7 @@ def explain_dataset(
     """
     if rows_per_file < 1 or batch_size < 1 or dtype not in DTYPES:
         raise ValueError(f"expected rows_per_file >= 1, batch_size >= 1 and dtype of {DTYPES}, got {rows_per_file}, {batch_size} and {dtype!r}.")
-    dataset = resolved(dataset).with_format(None)
+    model, dataset = unwrapped(model), resolved(dataset).with_format(None)
     features = dataset.features
     columns = columns or find_columns(features, getattr(model, "main_input_name", "") == "pixel_values")
     reader = rows_of(model, processor, columns, split)

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
-from PIL import Image
 
+from bcos_hf.models import unwrapped
 from bcos_hf.models.bcos_writing import write_bytes, write_text
 
 from .card import model_card
 from .conversion_record import save_conversion
 from .exactness import exactness
-from .usage import run_usage
+from .usage import run_usage, takes_image
 
 
 EVALUATION = "bcos_eval.json"
@@ -31,8 +31,11 @@ def write_model_folder(
     model.save_pretrained(folder)
     for processor in processors:
         processor.save_pretrained(folder)
-    if example is not None and Path(example).suffix and Path(example).is_file():
-        Image.open(example).convert("RGB").save(folder / "example.png")
+    if example is not None and takes_image(model):
+        from bcos_hf.data.image_files import decode  # here, as data needs this folder
+
+        channels = getattr(model.config, "num_channels", 3)
+        decode(Path(example).read_bytes(), channels).save(folder / "example.png")
         example = folder / "example.png"
     loaded, ours = type(model).from_pretrained(folder), model.state_dict()
     different = [name for name, value in loaded.state_dict().items() if not torch.equal(value, ours[name].to(value.device))]
@@ -89,6 +92,9 @@ def push(
     Raises:
         RuntimeError: a check failed; nothing was pushed. huggingface_hub's errors: the Hub refused.
     """
+    model = unwrapped(model)
+    if not hasattr(model, "explain"):
+        raise TypeError(f"push: expected a B-cos model, got a {type(model).__name__}. Convert it with bcos_hf.bcosify.")
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

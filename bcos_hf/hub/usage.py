@@ -7,6 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import AutoImageProcessor
+
 from bcos_hf.models.bcos_saving import auto_class_of
 from bcos_hf.models.bcos_writing import write_text
 
@@ -42,6 +44,19 @@ def task_of(model) -> tuple[str, str | None]:
     return TASKS.get(auto_class_of(type(model)), (modality, None))
 
 
+def takes_image(model) -> bool:
+    """Whether the example of a model's card is an image."""
+    return task_of(model)[1] is IMAGE
+
+
+def _reading(model, folder: Path) -> dict[str, str]:
+    """How an image is read for a model in `folder`, and shown in its colors, as code."""
+    mode = "L" if getattr(model.config, "num_channels", 3) == 1 else "RGB"
+    normalizes = AutoImageProcessor.from_pretrained(folder, backend="pil").do_normalize
+    colors = "mean=processor.image_mean, std=processor.image_std" if normalizes else "mean=0.0, std=1.0"
+    return {"mode": mode, "colors": colors}
+
+
 def run_usage(model, folder: Path, repo_id: str, example: str | Path) -> Usage:
     """The code for `repo_id`, run on the saved model in `folder` in a process of its own. `example` is a text, or the path of a picture.
 
@@ -50,9 +65,17 @@ def run_usage(model, folder: Path, repo_id: str, example: str | Path) -> Usage:
     """
     _, template = task_of(model)
     auto = auto_class_of(type(model))
+    if template is None:
+        raise ValueError(f"example: expected none, as a {type(model).__name__} has no logits of one text or image; got {example!r}.")
     picture = template is IMAGE
-    shown = template.format(auto=auto, repo=repo_id, example="example.png" if picture else str(example))
-    run = template.format(auto=auto, repo=str(folder.resolve()), example=str(Path(example).resolve()) if picture else str(example))
+    reading = _reading(model, folder) if picture else {}
+    shown = template.format(auto=auto, repo=repo_id, example="example.png" if picture else str(example), **reading)
+    run = template.format(
+        auto=auto,
+        repo=str(folder.resolve()),
+        example=str(Path(example).resolve()) if picture else str(example),
+        **reading,
+    )
     with tempfile.TemporaryDirectory() as place:
         write_text(Path(place, "usage.py"), run)
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))}

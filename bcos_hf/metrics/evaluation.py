@@ -17,6 +17,7 @@ from bcos_hf.data.classifier_inputs import PictureRows, TextRows, batches, rows_
 from bcos_hf.data.images import ImageColumns
 from bcos_hf.data.one_split import class_numbers, find_columns, resolved
 from bcos_hf.data.text import TextColumns
+from bcos_hf.models import unwrapped
 from bcos_hf.models.bcos_explanation import Explanation
 
 from .bootstrap import bootstrap_interval
@@ -123,7 +124,7 @@ def evaluate_classifier(
         ValueError: a measure that does not apply, no column of labels, no labelled row, or too few confident pictures for the grids.
         TypeError: a model that is no B-cos classifier.
     """
-    dataset = resolved(dataset).with_format(None)
+    model, dataset = unwrapped(model), resolved(dataset).with_format(None)
     features = dataset.features
     columns = columns or find_columns(features, getattr(model, "main_input_name", "") == "pixel_values")
     reader = rows_of(model, processor, columns, "evaluation")

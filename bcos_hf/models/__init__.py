@@ -7,7 +7,9 @@ import os
 
 import torch
 import transformers
+from accelerate.utils import extract_model_from_parallel
 from transformers import AutoConfig, PreTrainedModel
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from . import (
     modeling_bcos_bert,
@@ -42,12 +44,13 @@ from . import (
     modeling_vgg,
 )
 from .bcos_bounds import check_folder
-from .bcos_pipelines import BcosImageExplanationPipeline
+from .bcos_pipelines import PIPELINES, BcosImageExplanationPipeline, BcosTextExplanationPipeline
 from .bcos_saving import classes_of, whole_weights
 
 
 __all__ = [
     "BcosImageExplanationPipeline",
+    "BcosTextExplanationPipeline",
     "FAMILIES",
     "STANDARD",
     "bcosify",
@@ -56,6 +59,7 @@ __all__ = [
     "standard_of",
     "supported",
     "twin_of",
+    "unwrapped",
 ]
 
 # model_type of the standard model -> the modeling module of its B-cos family
@@ -100,6 +104,15 @@ for _module in (*FAMILIES.values(), *STANDARD):
         AutoConfig.register(_cls.config_class.model_type, _cls.config_class, exist_ok=True)
         getattr(transformers, _auto).register(_cls.config_class, _cls, exist_ok=True)
 
+for _pipeline in PIPELINES.values():
+    if _pipeline.task_name not in PIPELINE_REGISTRY.get_supported_tasks():
+        PIPELINE_REGISTRY.register_pipeline(
+            _pipeline.task_name,
+            _pipeline,
+            pt_model=getattr(transformers, _pipeline.auto_class),
+            type=_pipeline.modality,
+        )
+
 
 def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None = None, **fields) -> PreTrainedModel:
     """The B-cos twin of a pretrained model (Arya et al., NeurIPS 2024; Wang et al., TMLR 2025).
@@ -124,8 +137,11 @@ def bcosify(source: str | os.PathLike | PreTrainedModel, auto_class: type | None
 
 def standard_of(source: str | os.PathLike | PreTrainedModel, auto_class: type | None = None) -> tuple[PreTrainedModel, set[str]]:
     """The standard model that `bcosify` takes, and the names of the tensors that its checkpoint lacks, which are random. Arguments and errors as there."""
+    source = unwrapped(source)
     if isinstance(source, PreTrainedModel):
         return source, set()
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"bcosify: expected a Hub id, a folder or a transformers model, got a {type(source).__name__}.")
     check_folder(source)
     config = AutoConfig.from_pretrained(source)
     if auto_class is None:
@@ -168,12 +184,30 @@ def _standard_class(name: str, *default) -> type:
     return ours or getattr(transformers, name, *default)
 
 
+def unwrapped(model):
+    """The model inside what torch.compile, DDP, FSDP, accelerate or PEFT wrapped around it; anything else as it is.
+
+    Raises:
+        TypeError: an adapter whose weights are not in the model, which would be left out.
+    """
+    if not isinstance(model, torch.nn.Module):
+        return model
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
+    if isinstance(model, PreTrainedModel) or not hasattr(model, "get_base_model"):
+        return model
+    raise TypeError(
+        f"expected a model without an adapter, got a {type(model).__name__}, whose adapter is no B-cos layer. "
+        "Merge it first: model = model.merge_and_unload()."
+    )
+
+
 def saved_class(source: str | os.PathLike) -> type:
     """The class that a model was saved as, by its configuration alone: a B-cos class, or a transformers one.
 
     Raises:
         ValueError: the configuration names no class, or one that there is not.
     """
+    check_folder(source)
     check_folder(source)
     config = AutoConfig.from_pretrained(source)
     name = (config.architectures or [None])[0]

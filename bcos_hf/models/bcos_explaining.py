@@ -21,7 +21,7 @@ def as_classes(name: str, value, logits: Tensor, width: int | None = None) -> Te
     """
     (n, classes), given = logits.shape, value
     try:
-        value = torch.as_tensor(value, device=logits.device)
+        value = torch.as_tensor(value).to(logits.device)
     except (TypeError, ValueError, RuntimeError) as error:  # texts, rows of unequal length, nothing that has numbers
         raise ValueError(
             f"{name}: expected whole numbers: an int, a list or a tensor, of shape [{n}] (one class an input) or [{n}, K]; "

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import operator
 import os
 from dataclasses import dataclass, fields, replace
 
@@ -10,11 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .bcos_given import batch_index, picked
 from .bcos_writing import written_whole
 
 
 _TENSORS = ("logits", "targets", "contributions", "constant", "residual", "weights", "contrast", "pixel_values")
-_TEXTS = ("tokens", "starts", "words", "labels", "relative", "quantity")
+_TEXTS = ("tokens", "starts", "words", "shared", "labels", "relative", "quantity")
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Explanation:
         labels: C class names, or None.
         pixel_values: [N, C, H, W], the pictures as the model got them; None for text.
         quantity: what logits are, for legends: "logit", or "cosine" with prompts.
+        shared: N lists of bools, whether a token begins with the character that the token before it ends with, as the pieces
+            of an emoji do; None where no token does, or tokens are unknown.
     """
 
     logits: Tensor
@@ -51,6 +55,7 @@ class Explanation:
     labels: list[str] | None = None
     pixel_values: Tensor | None = None
     quantity: str = "logit"
+    shared: list[list[bool]] | None = None
 
     @property
     def explained_logits(self) -> Tensor:
@@ -66,20 +71,18 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.logits)
 
-    def __getitem__(self, index: int | slice) -> "Explanation":
-        """The explanation of one input (N = 1) or of a slice of them."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"explanation {index} of {len(self)}")
-            index = slice(index % len(self), index % len(self) + 1)
-        picked = {name: getattr(self, name) for name in (*_TENSORS, "tokens", "starts", "words")}
-        return replace(self, **{name: value if value is None else value[index] for name, value in picked.items()})
+    def __getitem__(self, index: int | slice | list[int]) -> "Explanation":
+        """The explanation of one input (N = 1), of a slice or of a list of them."""
+        index = batch_index(index, len(self))
+        found = {name: getattr(self, name) for name in (*_TENSORS, "tokens", "starts", "words", "shared")}
+        return replace(self, **{name: value if value is None else picked(value, index) for name, value in found.items()})
 
     def of_target(self, target: int) -> "Explanation":
-        """The explanation of one of the K targets (K = 1)."""
+        """The explanation of one of the K targets (K = 1). Raises an IndexError or TypeError for none."""
+        (target,) = batch_index(operator.index(target), self.targets.shape[1])
         names = ("targets", "contributions", "constant", "residual", "weights", "contrast")
-        picked = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: value if value is None else value[:, [target]] for name, value in picked.items()})
+        found = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: value if value is None else value[:, [target]] for name, value in found.items()})
 
     def to(self, device) -> "Explanation":
         """The same on another device."""
@@ -100,14 +103,15 @@ class Explanation:
         merged = merged.scatter_add_(-1, index, self.contributions)[..., :count]
         texts = [[""] * count for _ in self.words]
         starts = [[True] * count for _ in self.words]
-        for row, (numbers, tokens, begins) in enumerate(zip(self.words, self.tokens, self.starts, strict=True)):
-            for number, token, begin in zip(numbers, tokens, begins, strict=True):
+        cuts = self.shared or [[False] * len(row) for row in self.words]
+        for row, columns in enumerate(zip(self.words, self.tokens, self.starts, cuts, strict=True)):
+            for number, token, begin, cut in zip(*columns, strict=True):
                 if number >= 0:
                     starts[row][number] = starts[row][number] if texts[row][number] else begin
-                    texts[row][number] += token
+                    texts[row][number] += token[cut:]
         texts = [[text.strip() or text for text in row] for row in texts]  # a lone word marker is a space
         numbers = [[i if text else -1 for i, text in enumerate(row)] for row in texts]
-        return replace(self, contributions=merged, weights=None, tokens=texts, starts=starts, words=numbers)
+        return replace(self, contributions=merged, weights=None, tokens=texts, starts=starts, words=numbers, shared=None)
 
     def to_html(self, path: str | os.PathLike | None = None, **options) -> str:
         """A static page (`bcos_hf.visualization.text_to_html` or `image_to_html`, whose options these are), also written to `path`."""

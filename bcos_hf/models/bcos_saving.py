@@ -58,6 +58,23 @@ def copy_code(model_class: type, folder: str | os.PathLike) -> None:
         shutil.copyfile(file, Path(folder, Path(file).name))
 
 
+@contextmanager
+def pipeline_named(model) -> Iterator[None]:
+    """The model's configuration names the pipeline that travels with it while it is saved, and not here, where it may be registered."""
+    from .bcos_pipelines import PIPELINES  # so that it travels; here, as it needs transformers' pipelines
+
+    pipeline = next((one for end, one in PIPELINES.items() if type(model).__name__.endswith(end)), None)
+    if pipeline is None:
+        yield
+        return
+    row = {"impl": f"bcos_pipelines.{pipeline.__name__}", "pt": [pipeline.auto_class], "type": pipeline.modality}
+    model.config.custom_pipelines = {pipeline.task_name: row}
+    try:
+        yield
+    finally:
+        del model.config.custom_pipelines
+
+
 def replaced_weights(made: set[str]) -> Callable[[str], bool]:
     """For `filled_at_once`: a file goes that was made anew, or that holds weights where weights were made, such as a shard too many."""
     weights = re.compile(r"model.*\.safetensors(\.index\.json)?")

@@ -1,9 +1,11 @@
-"""Text as an input: which numbers are explained, padding on either side, and words from pieces."""
+"""Text as an input: which numbers are explained, and padding on either side."""
 
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+
+from .bcos_words import display_tokens
 
 
 def attention_mask_of(inputs: dict[str, Tensor]) -> Tensor:
@@ -108,44 +110,8 @@ def with_tokens(explanation, tokenizer, input_ids: Tensor, attention_mask: Tenso
     Where the classes are the tokens of the vocabulary, they are called as it writes them.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    tokens, starts, words = display_tokens(tokenizer, input_ids, mask)
+    shown = vars(display_tokens(tokenizer, input_ids, mask))
     labels, classes = explanation.labels, explanation.logits.shape[1]
     if labels is None and classes >= tokenizer.vocab_size:  # a head may be larger than the vocabulary
         labels = [token or f"token {number}" for number, token in enumerate(tokenizer.convert_ids_to_tokens(list(range(classes))))]
-    return replace(explanation, tokens=tokens, starts=starts, words=words, labels=labels)
-
-
-def display_tokens(tokenizer, input_ids: Tensor, mask: Tensor) -> tuple[list[list[str]], list[list[bool]], list[list[int]]]:
-    """Display texts, whether each begins a word, and word numbers (-1 for padding, '' for its text), for ids [N, L]."""
-    marker = _marker(tokenizer)
-    special = set(tokenizer.all_special_ids)
-    rows = []
-    for ids, keep in zip(input_ids.tolist(), mask.tolist(), strict=True):
-        pieces = tokenizer.convert_ids_to_tokens(ids)
-        texts, begins, words, word, after_special = [], [], [], -1, True
-        for piece, token, kept in zip(pieces, ids, keep, strict=True):
-            is_special = token in special
-            begin = is_special or after_special or _begins(piece, marker)
-            word += bool(kept and begin)
-            after_special = is_special or not kept
-            texts.append((piece if is_special else _text(tokenizer, piece, marker)) if kept else "")
-            begins.append(begin)
-            words.append(word if kept else -1)
-        rows.append((texts, begins, words))
-    return tuple(list(column) for column in zip(*rows, strict=True))
-
-
-def _marker(tokenizer) -> str:
-    """How the vocabulary writes words: '▁' (SentencePiece) or 'Ġ' (byte-level BPE) before a word, or '##' inside one (WordPiece)."""
-    vocabulary = tokenizer.get_vocab()
-    return max(("##", "Ġ", "▁"), key=lambda marker: sum(token.startswith(marker) for token in vocabulary))
-
-
-def _begins(piece: str, marker: str) -> bool:
-    return not piece.startswith("##") if marker == "##" else piece.startswith(marker)
-
-
-def _text(tokenizer, piece: str, marker: str) -> str:
-    if marker == "##":
-        return piece.removeprefix("##")
-    return tokenizer.convert_tokens_to_string([piece]).strip() or piece.removeprefix(marker) or " "
+    return replace(explanation, **shown, labels=labels)

@@ -84,6 +84,8 @@ class BcosConfigMixin:
         for old, new in RENAMED.items():
             if old in kwargs:
                 setattr(self, new, kwargs.pop(old))
+        if __name__.startswith("bcos_hf."):  # which has the pipelines itself: no remote code is needed
+            kwargs.pop("custom_pipelines", None)
         check_sizes({**vars(self), **kwargs}, type(self).__name__)  # first, as transformers makes a name for every label
         super().__post_init__(**kwargs)
         self.validate_bcos()  # here too, for a plain ValueError: the validators of @strict wrap theirs

@@ -16,7 +16,6 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from .bcos_bounds import check_built, check_folder, no_larger_than_stored
-from .bcos_class_names import class_names
 from .bcos_constant_attention import ConstantAttention
 from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
@@ -24,7 +23,7 @@ from .bcos_explanation import Explanation, residual_of
 from .bcos_layers import Bcos
 from .bcos_loading import check_loaded
 from .bcos_normalization import normalization_of
-from .bcos_saving import align_, auto_map_of, copy_code, origin_of, replaced_weights, whole_weights
+from .bcos_saving import align_, auto_map_of, copy_code, origin_of, pipeline_named, replaced_weights, whole_weights
 from .bcos_sharing import sharing
 from .bcos_signature import called_as
 from .bcos_state import completed_state, matched_state
@@ -189,7 +188,7 @@ class BcosModelMixin:
         kwargs = {"save_original_format": False, **kwargs}  # the old key layout has no renames for classes of ours
         if push_to_hub:
             kwargs.setdefault("repo_id", Path(save_directory).name)
-        with filled_at_once(save_directory, replaced_weights) as folder:
+        with pipeline_named(self), filled_at_once(save_directory, replaced_weights) as folder:
             if is_main_process:
                 copy_code(type(self), folder)
             super().save_pretrained(folder, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
@@ -197,9 +196,6 @@ class BcosModelMixin:
     def explanation_mode(self):
         """A context in which every dynamic factor is constant for autograd, for backward passes of your own; forward values stay."""
         return explanation_mode(self)
-
-    def _labels(self, classes: int) -> list[str] | None:
-        return class_names(self.config, classes)
 
     def _check_statistics(self) -> None:
         """Raise a ValueError for running statistics that are not finite, which names them."""

@@ -12,9 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .bcos_class_names import asked_classes, asked_labels
+from .bcos_class_names import asked_classes, asked_labels, class_names
 from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
+from .bcos_given import token_inputs
 from .bcos_layers import Bcos
 from .bcos_text import as_given, attention_mask_of, check_length, input_of, right_padded, token_number, with_tokens
 from .modeling_bcos import BcosModelMixin, leaf_at
@@ -70,7 +71,7 @@ class BcosTextModelMixin(BcosModelMixin):
             tokenizer: fills in `tokens`, for showing, and for merging pieces into words.
             return_weights: keep the rows of W(x), [N, K, L, D].
             chunk: how many targets share a backward pass; None: 8 on an accelerator, 1 on a CPU.
-            **inputs: what forward takes, on any device, padded on either side; labels are ignored.
+            **inputs: what forward takes, on any device, padded on either side, as tensors, arrays or lists; labels are ignored.
 
         Returns:
             An Explanation in the layout of the inputs. The model, its gradients, its mode and the tensors given are left as found. Padding is moved
@@ -80,7 +81,7 @@ class BcosTextModelMixin(BcosModelMixin):
             ValueError: an empty batch, a text longer than the model's positions, a class that does not exist, a shape that does not fit.
             TypeError: a model without a head, which has no logits.
         """
-        inputs = {name: value.to(self.device) for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+        inputs = token_inputs(inputs, targets, self.device, self.get_input_embeddings().num_embeddings)
         mask = attention_mask_of(inputs)
         if "inputs_embeds" in inputs:
             check_finite("inputs_embeds", inputs["inputs_embeds"])
@@ -91,7 +92,7 @@ class BcosTextModelMixin(BcosModelMixin):
         probe = torch.zeros(len(mask), device=self.device, dtype=self.dtype, requires_grad=True)
         with self._explaining(probe) as model, leaf_at(*input_of(model.base_model)) as leaf:
             logits = model._explained_logits(aligned, position)
-            labels = self._labels(logits.shape[1])
+            labels = class_names(self.config, logits.shape[1])
             if labels is None and tokenizer is not None:  # whose tokens are the classes
                 number_of = partial(token_number, tokenizer, logits.shape[1])
                 asked = asked_classes(targets, contrast, number_of)

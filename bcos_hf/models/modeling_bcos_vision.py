@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .bcos_class_names import asked_labels
+from .bcos_class_names import asked_labels, class_names
 from .bcos_explaining import check_finite, explained
 from .bcos_explanation import Explanation
+from .bcos_given import image_inputs
 from .bcos_inputs import InputEncoding
 from .bcos_layers import BcosConv2d
 from .modeling_bcos import BcosModelMixin, leaf_at
@@ -43,7 +44,7 @@ class BcosVisionModelMixin(BcosModelMixin):
             ValueError: no picture, another number of channels, a size that the model cannot take, a class that does not exist.
             TypeError: a model without a head, which has no logits.
         """
-        channels = self.config.num_channels
+        channels, pixel_values = self.config.num_channels, image_inputs(pixel_values)
         if not isinstance(pixel_values, Tensor) or pixel_values.dim() != 4 or pixel_values.shape[1] != channels or 0 in pixel_values.shape:
             got = list(pixel_values.shape) if isinstance(pixel_values, Tensor) else type(pixel_values).__name__
             raise ValueError(f"pixel_values: expected a tensor [N, {channels}, H, W] with N, H, W >= 1, got {got}. Convert pictures with the image processor.")
@@ -54,7 +55,7 @@ class BcosVisionModelMixin(BcosModelMixin):
         probe = torch.zeros(len(pixel_values), device=self.device, dtype=self.dtype, requires_grad=True)
         with self._explaining(probe) as model, leaf_at(model._input_encoding()) as leaf:
             logits = model._logits_to_explain(pixel_values, **inputs)
-            labels = self._labels(logits.shape[1])
+            labels = class_names(self.config, logits.shape[1])
             asked = asked_labels(targets, contrast, labels)
             made = explained(logits, leaf[0], probe, *asked, channel_dim=1, chunk=chunk)
         weights = made.weights if return_weights else None

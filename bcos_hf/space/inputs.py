@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from bcos_hf.data.image_inputs import rgb
+from bcos_hf.data.image_files import rgb
 
 
 MEGABYTES, MEGAPIXELS, CHARACTERS, PROMPTS = 10, 40, 5000, 9

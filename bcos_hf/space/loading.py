@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from bcos_hf.data import image_processor
 from bcos_hf.data.image_inputs import colors_of
-from bcos_hf.models.bcos_bounds import check_folder
+from bcos_hf.models import load_saved, saved_class
 from bcos_hf.models.bcos_class_names import class_names
 
 
-# how an architecture ends -> kind and Auto class; all others have to be models of pictures and texts
-KINDS = {"ForImageClassification": ("image", AutoModelForImageClassification), "ForSequenceClassification": ("text", AutoModelForSequenceClassification)}
+# how a class name ends -> kind; all others have to be models of images and texts
+KINDS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,12 @@ def load(source, bcos: bool = True) -> Loaded:
         ValueError: no classifier of pictures or texts, nor a model of both; or no B-cos model, where `bcos` says that it has to be one.
     """
     source = str(source)
-    check_folder(source)
-    name = (AutoConfig.from_pretrained(source).architectures or [""])[0]
-    kind, auto = next((made for end, made in KINDS.items() if name.endswith(end)), ("clip", AutoModel))
-    model = auto.from_pretrained(source).eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    if kind == "clip" and not hasattr(model, "get_text_features"):
-        raise ValueError(f"{source}: expected a classifier of pictures or of texts, or a model of both like CLIP, got a {type(model).__name__}.")
-    if bcos and not hasattr(model, "explain"):
-        raise ValueError(f"{source}: expected a B-cos model, got a {type(model).__name__}. Convert it: bcos-hf convert {source} FOLDER.")
+    cls = saved_class(source)
+    kind = next((kind for end, kind in KINDS.items() if cls.__name__.endswith(end)), "clip")
+    if kind == "clip" and not hasattr(cls, "get_text_features"):
+        raise ValueError(f"{source}: expected a classifier of pictures or of texts, or a model of both like CLIP, got a {cls.__name__}.")
+    model = load_saved(source) if bcos else cls.from_pretrained(source).eval()
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     vision = getattr(model.config, "vision_config", model.config)
     encoding = getattr(model.config, "input_encoding", "normalized")
     processor = None if kind == "text" else image_processor(source, vision, encoding)

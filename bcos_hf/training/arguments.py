@@ -1,6 +1,7 @@
 """Arguments of the recipes, and a parser that takes a YAML file and overrides it from the command line."""
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -150,7 +151,7 @@ def parse(argv: list[str], *dataclasses) -> tuple:
     Raises:
         ValueError: a name in the YAML file that no dataclass has. OSError: no such file.
     """
-    parser = HfArgumentParser(dataclasses)
+    parser = _Parser(dataclasses)
     if argv and argv[0].endswith((".yaml", ".yml")):
         known = {option for action in parser._actions for option in action.option_strings}
         values = yaml_settings(Path(argv[0]))
@@ -159,7 +160,23 @@ def parse(argv: list[str], *dataclasses) -> tuple:
             raise ValueError(f"{argv[0]}: unknown settings {unknown}; see --help for those there are.")
         listed = {name: value if isinstance(value, list) else [value] for name, value in values.items() if value is not None}
         argv = [text for name, value in listed.items() for text in (f"--{name}", *map(str, value))] + argv[1:]
-    return parser.parse_args_into_dataclasses(argv)
+    *parsed, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if unknown:
+        parser.refuse(unknown)
+    return tuple(parsed)
+
+
+class _Parser(HfArgumentParser):
+    """One line, without a page of usage, for what a person mistyped; status 2."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}. See --help for the settings there are.\n")
+
+    def refuse(self, unknown: list[str]) -> None:
+        """Say which options there are not, and which are alike."""
+        options = sorted({option for action in self._actions for option in action.option_strings if option.startswith("--")})
+        alike = sorted({close for text in unknown for close in get_close_matches(text, options)})
+        self.error(f"there is no setting {' '.join(unknown)}" + (f"; there is {', '.join(alike)}" if alike else ""))
 
 
 def yaml_settings(file: Path) -> dict:

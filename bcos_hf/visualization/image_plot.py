@@ -17,7 +17,17 @@ PANEL, SCALE, BARS, HEAD = 2.6, 0.8, 3.2, 0.55  # inches: a picture, the colour 
 GREY = "#d1d5db"
 
 
-def plot_image(explanation, index=0, target=0, picture=None, mean=None, std=None, top=3, smooth: int | str | None = "fit", path: str | os.PathLike | None = None):
+def plot_image(
+    explanation,
+    index=0,
+    target=0,
+    picture=None,
+    mean=None,
+    std=None,
+    top=3,
+    smooth: int | str | None = "fit",
+    path: str | os.PathLike | None = None,
+):
     """One input in a row: itself, the colour explanation on white, the contributions that add up to the logit, and the strongest classes.
 
     Args:
@@ -40,7 +50,14 @@ def plot_image(explanation, index=0, target=0, picture=None, mean=None, std=None
 
 
 def plot_image_rows(
-    explanations, target=0, pictures: Sequence | None = None, mean=None, std=None, top=3, smooth: int | str | None = "fit", path: str | os.PathLike | None = None
+    explanations,
+    target=0,
+    pictures: Sequence | None = None,
+    mean=None,
+    std=None,
+    top=3,
+    smooth: int | str | None = "fit",
+    path: str | os.PathLike | None = None,
 ):
     """The row of `plot_image` for every input, one below the other.
 
