@@ -103,5 +103,5 @@ def test_texts_are_explained_here_and_without_bcos_hf(tmp_path):
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run([sys.executable, "use.py", folder], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "LABEL_1 [['[CLS]', 'good', 'film', '[SEP]']] False", done.stderr[-2000:]
-    with pytest.raises((TypeError, ValueError), match="random|missing|lacks|classifier"):
+    with pytest.raises((TypeError, ValueError), match=r"random|missing|lacks|classifier"):
         pipeline("bcos-text-explanation", text_folder(tmp_path / "mlm", "mlm"))
