@@ -45,7 +45,9 @@ def modernbert():
 def test_a_naive_family_is_refused_or_found_out(caplog):
     with pytest.raises(ValueError, match=r"attn.Wqkv: expected a linear layer of an attention"):
         Unsaid.from_standard(modernbert())
-    model, inputs = Naive.from_standard(modernbert()), {"input_ids": torch.randint(3, 90, (2, 7)), "attention_mask": torch.ones(2, 7).long()}
+    with pytest.raises(ValueError, match=r"no rule makes model.layers.0.attn \(\w+\), model.layers.0.mlp \(\w+\), model.layers.1.attn \(\w+\), model.layers.1.mlp \(\w+\) dynamic"):
+        Naive.from_standard(modernbert())
+    model, inputs = Naive.from_standard(modernbert(), check_linear=False), {"input_ids": torch.randint(3, 90, (2, 7)), "attention_mask": torch.ones(2, 7).long()}
     found = verify(model, **inputs)
     assert found.blamed == [f"model.layers.{layer}.{name}" for layer in (0, 1) for name in ("attn", "mlp")] and not found.exact
     caplog.set_level("WARNING", "transformers")
@@ -56,7 +58,7 @@ def test_a_naive_family_is_refused_or_found_out(caplog):
 
 
 def test_a_card_says_it_and_a_push_refuses(tmp_path, monkeypatch):
-    naive, right = Naive.from_standard(modernbert()), bcosify(tiny("bert").float())
+    naive, right = Naive.from_standard(modernbert(), check_linear=False), bcosify(tiny("bert").float())
     assert "model.layers.0.attn, model.layers.0.mlp" in exactness_sentence(naive) and "was verified to be dynamic linear" in exactness_sentence(right)
     monkeypatch.setattr("bcos_hf.models.modeling_bcos.copy_code", lambda *_: None)  # a class of this file has none that a folder could carry
     with pytest.raises(RuntimeError, match="expected exact explanations, so nothing is pushed"):

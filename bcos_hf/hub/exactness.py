@@ -1,7 +1,6 @@
 """Whether the explanations of a model are exact, tried on a random input of its own kind before anybody else relies on them."""
 
-import torch
-
+from bcos_hf.models.bcos_linearity import random_input
 from bcos_hf.models.bcos_verifying import Verification, verify
 
 
@@ -10,21 +9,9 @@ def exactness(model) -> Verification | None:
     if not hasattr(model, "explain"):
         return None
     try:
-        return verify(model, **_random_input(model))
+        return verify(model, **random_input(model))
     except TypeError:
         return None
-
-
-def _random_input(model) -> dict:
-    generator, config = torch.Generator().manual_seed(0), model.config
-    if hasattr(model, "image_embeds") or model.main_input_name == "pixel_values":
-        size = getattr(getattr(config, "vision_config", config), "image_size", None) or 64
-        height, width = (size, size) if isinstance(size, int) else size
-        inputs = {"pixel_values": torch.rand(1, config.num_channels, height, width, generator=generator)}
-        prompts = {"text_embeds": torch.randn(2, model._embed_dim, generator=generator)} if hasattr(model, "image_embeds") else {}
-        return inputs | prompts
-    ids = torch.randint(config.vocab_size, (1, 8), generator=generator)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position": 7}
 
 
 def exactness_sentence(model) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .bcos_dynamic import explanation_mode
-from .bcos_explanation import residual_of
+from .bcos_explanation import Explanation, residual_of
 from .bcos_sharing import sharing
 
 
@@ -77,15 +77,20 @@ def verify(model: nn.Module, **inputs) -> Verification:
         if name and roles.converts(name):
             module.register_forward_hook(_Check(name, errors), with_kwargs=True)
     made = watched.explain(**inputs)
-    _text_tower(watched, inputs)
-    dtype = made.explained_logits.dtype if model.dtype == torch.float64 else model.dtype
-    tolerance = TOLERANCE.get(dtype, HALF_PRECISION)
+    text_tower(watched, inputs)
+    tolerance = tolerance_of(model, made)
     errors = {name: error for name, error in errors.items() if error is not None}
     errors[WHOLE] = residual_of(made)
     return Verification(errors, _to_blame(errors, tolerance), tolerance)
 
 
-def _text_tower(watched: nn.Module, inputs: dict) -> None:
+def tolerance_of(model: nn.Module, made: Explanation) -> float:
+    """Up to which relative error an explanation of a model is off by rounding."""
+    dtype = made.explained_logits.dtype if model.dtype == torch.float64 else model.dtype
+    return TOLERANCE.get(dtype, HALF_PRECISION)
+
+
+def text_tower(watched: nn.Module, inputs: dict) -> None:
     """Explain the texts of a model with two B-cos towers, too."""
     if getattr(watched.config, "convert_text", False) and inputs.get("input_ids") is not None:
         with torch.no_grad():

@@ -6,6 +6,7 @@ A family is `class BcosXForY(BcosModelMixin, XForY)` with a `config_class`; the 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from weakref import WeakSet
 
@@ -21,6 +22,7 @@ from .bcos_conversion import Roles, convert_
 from .bcos_dynamic import explanation_mode
 from .bcos_explanation import Explanation, residual_of
 from .bcos_layers import Bcos
+from .bcos_linearity import refuse_nonlinear
 from .bcos_loading import check_loaded
 from .bcos_normalization import normalization_of
 from .bcos_saving import align_, auto_map_of, copy_code, origin_of, pipeline_named, replaced_weights, whole_weights
@@ -113,21 +115,26 @@ class BcosModelMixin:
         """As transformers'; layers of ours inside a model of transformers' have no bias, say, which that expects."""
         inside = [module for module in self.modules() if isinstance(module, PreTrainedModel) and module is not self]
         for model in inside:
-            model._init_weights = self._init_weights
+            model._init_weights = partial(self._init_inside, model._init_weights)
         try:
             super()._initialize_missing_keys(*args, **kwargs)
         finally:
             for model in inside:
                 del model._init_weights
 
+    def _init_inside(self, own: Callable[[nn.Module], None], module: nn.Module) -> None:
+        """Numbers that no folder has (positions, say) only the model inside knows; left out, they would be whatever was in memory."""
+        (own if module._non_persistent_buffers_set else self._init_weights)(module)
+
     @classmethod
-    def from_standard(cls, model: PreTrainedModel, pixels: tuple[Tensor, Tensor] | None = None, **fields):
+    def from_standard(cls, model: PreTrainedModel, pixels: tuple[Tensor, Tensor] | None = None, check_linear: bool = True, **fields):
         """The B-cos twin of a transformers model; the model given stays as it is.
 
         Args:
             model: a model of the family this class extends, with this head, another one or none. A head that it lacks is new and random.
             pixels: (mean, std), [C] each, that the model's images are normalized with, for input_encoding "add_inverse", whose images are in [0, 1];
                 None: those of the image processor beside the model.
+            check_linear: refuse parts that no rule makes dynamic linear, for which the first conversion to a class explains a random input.
             **fields: configuration fields to set (b, weight_norm, keep_biases, num_labels, ...).
 
         Returns:
@@ -135,6 +142,7 @@ class BcosModelMixin:
 
         Raises:
             TypeError: `model` belongs to another family.
+            ValueError: a part that no rule covers, so that explanations could not be exact.
         """
         config = cls._config_from(model, fields)
         attention = model.config._attn_implementation
@@ -148,7 +156,10 @@ class BcosModelMixin:
         state = completed_state({key: value.detach().clone() for key, value in state.items()}, structure, pixels)
         made = cls.from_pretrained(None, config=config, state_dict=state, dtype=model.dtype, attn_implementation=attention)
         made.conversion_report = replace(structure.conversion_report, dropped=dropped, new=new)
-        return made.to(model.device)
+        made = made.to(model.device)
+        if check_linear:
+            refuse_nonlinear(made)
+        return made
 
     @classmethod
     def _config_from(cls, model: PreTrainedModel, fields: dict):
