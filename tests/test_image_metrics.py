@@ -122,11 +122,9 @@ def test_positive_rescaling_changes_no_share(scale, smooth, negative):
     torch.testing.assert_close(energy_pointing_shares(scale * given_maps[:, 0], boxes), energy_pointing_shares(given_maps[:, 0], boxes))
 
 
-def test_shares_are_of_float32_at_least_and_show_what_is_not_a_number():
+def test_shares_are_of_float32_at_least():
     given_maps = maps(1, 4, 64, 64).abs().half()
     torch.testing.assert_close(grid_pointing_shares(given_maps), grid_pointing_shares(given_maps.float()))
-    given_maps[0, 1, 0, 0] = torch.nan
-    assert grid_pointing_shares(given_maps).isnan().tolist() == [[False, True, False, False]]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ CASES = [(family, "mlm", {}) for family in ENCODERS]
 CASES += [(family, "causal", {"convert_lm_head": converted}) for family in DECODERS for converted in (False, True)]
 
 
-@pytest.mark.parametrize("keep_biases", [False, True])
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("size", [97, 80])
+@pytest.mark.parametrize(("tied", "keep_biases", "size"), [(False, True, 97), (True, False, 97), (True, True, 80)])
 @pytest.mark.parametrize(("family", "head", "fields"), CASES, ids=lambda value: "converted" if value == {"convert_lm_head": True} else None)
 def test_new_tokens(family, head, fields, tied, keep_biases, size, tmp_path):
     model = bcosify(tiny(family, head, tie_word_embeddings=tied), b=2.0, keep_biases=keep_biases, **fields)

@@ -14,7 +14,7 @@ from bcos_hf.baselines import BASELINES
 from bcos_hf.models.bcos_sharing import sharing
 
 
-THREADS, CALLS = 8, 9
+THREADS, CALLS = 8, 4
 
 
 @pytest.fixture(autouse=True)

@@ -65,8 +65,8 @@ def test_a_card_says_it_and_a_push_refuses(tmp_path, monkeypatch):
         write_model_folder(tmp_path, naive, "someone/naive")
 
 
-def test_exactness_is_tried_on_every_family(member):
-    assert exactness(bcosify(tiny(*member))).exact
+def test_exactness_is_tried_on_every_family(family):
+    assert exactness(bcosify(tiny(family))).exact
 
 
 @pytest.mark.parametrize("fields", [{}, {"keep_biases": True, "b": 1.5, "head_activation": "keep"}, {"max_out": 2}])

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from bcos_hf.models.bcos_saving import auto_class_of
 
 from .bootstrap import bootstrap_interval
+from .finite import check_finite
 
 
 MASKED = 0.15  # of the tokens, for a masked language model
@@ -40,7 +41,7 @@ def conversion_kept(
         seed: of the masked tokens and the intervals.
 
     Raises:
-        ValueError: no batch, or a masked language model without a mask token.
+        ValueError: no batch, outputs that are not finite, or a masked language model without a mask token.
     """
     kind, generator = auto_class_of(type(twin)), torch.Generator().manual_seed(seed)
     measure = _TABLE.get(kind, _embeddings)
@@ -57,6 +58,7 @@ def conversion_kept(
             theirs["pixel_values"] = standard_pixels(theirs["pixel_values"])
         with torch.no_grad():
             outputs = standard(**theirs), twin(**inputs)
+        _check(outputs, inputs)
         given = {"labels": labels, "inputs": inputs, "hidden": hidden}
         for name, value in measure(*outputs, **given).items():
             values.setdefault(name, []).append(value.cpu().double())
@@ -64,6 +66,11 @@ def conversion_kept(
         raise ValueError("expected at least one batch to compare the models on, got none.")
     found = {name: torch.cat(parts) for name, parts in values.items()}
     return {name: _summary(name, value, kind in OF_TOKENS, seed) for name, value in found.items() if len(value)}
+
+
+def _check(outputs: tuple, inputs: dict[str, Tensor]) -> None:
+    for name, output in zip(("standard model", "twin"), outputs, strict=True):
+        check_finite(**{f"{name}'s outputs": output.logits if hasattr(output, "logits") else _embedding(output, inputs)})
 
 
 def _in_parts(batches: Iterable, rows: int | None) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .finite import check_finite
+
 
 CHUNK = 4_000_000  # numbers drawn at a time, which bounds the memory
 
@@ -40,5 +42,7 @@ def measured(name: str, values: Tensor, random: Tensor | None = None, seed: int 
     The mean and its `bootstrap_interval`, the mean for random scores (None: not known, left out), the number of values, and the seed of interval and scores.
     """
     interval = bootstrap_interval(values, seed=seed)
+    if random is not None:
+        check_finite(random=random)
     chance = {} if random is None else {f"{name}_random": torch.as_tensor(random).double().mean().item()}
     return {name: interval["mean"], f"{name}_low": interval["low"], f"{name}_high": interval["high"], **chance, "n": len(values), "seed": seed}

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.finite import check_finite
 from bcos_hf.metrics.random_scores import random_scores
 
 
 def relative_residual(contributions, constants, logits):
-    """Relative residuals [N] of contributions [N, ...], constants [N] and explained logits [N]."""
+    """Relative residuals [N] of contributions [N, ...], constants [N] and explained logits [N]; a ValueError for numbers that are not finite."""
+    check_finite(contributions=np.asarray(contributions, dtype=float), constants=np.asarray(constants, dtype=float), logits=np.asarray(logits, dtype=float))
     contributions = np.asarray(contributions, dtype=float).reshape(len(logits), -1)
     residual = np.asarray(logits, dtype=float) - contributions.sum(1) - np.asarray(constants, dtype=float)
     return np.abs(residual) / np.maximum(np.abs(contributions).sum(1), np.finfo(float).tiny)

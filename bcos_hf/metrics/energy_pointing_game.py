@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.finite import check_finite
 from bcos_hf.metrics.random_scores import random_scores
 
 
@@ -36,7 +37,7 @@ def energy_pointing_shares(contributions: Tensor, regions: Tensor) -> Tensor:
         contributions: [N, H, W], one map a picture. regions: boxes [N, 4] as for `box_masks`, or masks [N, H, W] of 0 and 1; several boxes: unite masks.
 
     Raises:
-        ValueError: other shapes, boxes out of the picture, or masks that are empty or have other values than 0 and 1.
+        ValueError: other shapes, contributions that are not finite, boxes out of the picture, or masks that are empty or have other values than 0 and 1.
     """
     if contributions.ndim != 3:
         raise ValueError(f"energy_pointing_shares: expected contributions [N, H, W], one map a picture, got {list(contributions.shape)}; choose a target.")
@@ -48,10 +49,11 @@ def energy_pointing_shares(contributions: Tensor, regions: Tensor) -> Tensor:
     inside = masks.to(contributions.device).bool()
     if (masks.to(inside.device) != inside).any() or not inside.flatten(1).any(1).all():
         raise ValueError("energy_pointing_shares: expected masks of 0 and 1 with at least one pixel each.")
+    check_finite(contributions=contributions)
     positive = contributions.to(torch.promote_types(contributions.dtype, torch.float32)).clamp_min(0)
     total = positive.sum((1, 2))
     part = positive.masked_fill(~inside, 0).sum((1, 2))
-    return torch.where(total == 0, 0.0, part / total)  # NaN stays NaN
+    return torch.where(total == 0, 0.0, part / total)
 
 
 class EnergyPointingGame(evaluate.Metric):

@@ -21,6 +21,7 @@ from bcos_hf.models import unwrapped
 from bcos_hf.models.bcos_explanation import Explanation
 
 from .bootstrap import bootstrap_interval
+from .finite import check_finite
 from .grid_protocol import play_grids
 from .grids import compose_grids, sample_grids
 from .perturbation import drop_areas, perturbation_drops
@@ -45,7 +46,9 @@ class _Batch:
     def logits(self) -> Tensor:
         if "explanation" in self.__dict__:
             return self.explanation.logits
-        return self.model(**{name: value.to(self.model.device) for name, value in self.inputs.items()}).logits.cpu()
+        made = self.model(**{name: value.to(self.model.device) for name, value in self.inputs.items()}).logits.cpu()
+        check_finite(logits=made)
+        return made
 
     @cached_property
     def drops(self) -> dict[str, Tensor]:
@@ -121,7 +124,8 @@ def evaluate_classifier(
         missing), "seed"}. Rows without a label are passed over. "completeness" is |logit - contributions - constant| / sum |contributions|, with its "max".
 
     Raises:
-        ValueError: a measure that does not apply, no column of labels, no labelled row, or too few confident pictures for the grids.
+        ValueError: a measure that does not apply, no column of labels, no labelled row, or too few confident pictures for the grids, or
+            logits that are not finite.
         TypeError: a model that is no B-cos classifier.
     """
     model, dataset = unwrapped(model), resolved(dataset).with_format(None)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.finite import check_finite
 
 
 def expected_reciprocal_ranks(counted: Tensor, evidence: Tensor) -> Tensor:
@@ -30,13 +31,14 @@ def reciprocal_ranks(scores: Tensor, evidence: Tensor, counted: Tensor) -> Tenso
         scores: [N, L], contributions to a word less those to its foil. evidence, counted: bool [N, L], the tokens that decide; neither padding nor special.
 
     Raises:
-        ValueError: other shapes, or a text without an evidence token that counts.
+        ValueError: other shapes, scores that are not finite, or a text without an evidence token that counts.
     """
     if scores.ndim != 2 or not scores.shape == evidence.shape == counted.shape:
         raise ValueError(f"reciprocal_ranks: expected three tensors [N, L], got {[list(x.shape) for x in (scores, evidence, counted)]}.")
     counted, evidence = counted.bool(), evidence.bool() & counted.bool()
     if not evidence.any(1).all():
         raise ValueError(f"reciprocal_ranks: expected an evidence token in every text, found none in {(~evidence.any(1)).sum()}; leave those out.")
+    check_finite(scores=scores[counted])
     order = scores.masked_fill(~counted, -torch.inf).argsort(dim=1, descending=True, stable=True)
     best = evidence.gather(1, order).int().argmax(1) + 1
     low, high = scores.masked_fill(~counted, torch.inf).amin(1), scores.masked_fill(~counted, -torch.inf).amax(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.finite import check_finite
 from bcos_hf.metrics.grids import grid_side
 from bcos_hf.metrics.random_scores import random_scores
 from bcos_hf.visualization.image import smoothed
@@ -25,7 +26,7 @@ def grid_pointing_shares(contributions: Tensor, smooth: int = 0, negative: bool 
         transposed: cell t is at row t % n and column t // n, as published, instead of row t // n and column t % n.
 
     Raises:
-        ValueError: other shapes, a number of maps that is no square, sides that n does not divide, or a negative `smooth`.
+        ValueError: other shapes, contributions that are not finite, a number of maps that is no square, sides that n does not divide, or a negative `smooth`.
     """
     if contributions.ndim not in (4, 5):
         raise ValueError(f"grid_pointing_shares: expected contributions [G, T, H, W] or [G, T, C, H, W], got {list(contributions.shape)}.")
@@ -36,12 +37,13 @@ def grid_pointing_shares(contributions: Tensor, smooth: int = 0, negative: bool 
         raise ValueError(f"grid_pointing_shares: expected maps of {side} x {side} equal cells, got {height} x {width} pixels; compose grids of whole cells.")
     if smooth < 0:
         raise ValueError(f"grid_pointing_shares: expected smooth >= 0, got {smooth}.")
+    check_finite(contributions=contributions)
     maps = smoothed(maps, smooth)
     positive = (-maps if negative else maps).clamp_min(0)
     cells = positive.unflatten(-1, (side, width // side)).unflatten(-3, (side, height // side)).sum((-3, -1))
     own = (cells.mT if transposed else cells).flatten(-2).diagonal(dim1=1, dim2=2)
     total = cells.sum((-2, -1))
-    share = torch.where(total == 0, 0.0, own / total)  # NaN stays NaN
+    share = torch.where(total == 0, 0.0, own / total)
     return 1 - share if negative else share
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .bootstrap import bootstrap_interval
+from .finite import check_finite
 from .grid_pointing_game import grid_pointing_shares
 from .grids import compose_grids, sample_grids
 
@@ -15,7 +16,9 @@ from .grids import compose_grids, sample_grids
 def predicted_logits(model, pixel_values: Tensor, batch_size: int = 50) -> Tensor:
     """Logits [M, C] of a classifier in evaluation mode for pictures [M, C, H, W]."""
     parts = tqdm(pixel_values.split(batch_size), desc="predicting", leave=False)
-    return torch.cat([model(pixel_values=part.to(model.device)).logits.cpu() for part in parts])
+    made = torch.cat([model(pixel_values=part.to(model.device)).logits.cpu() for part in parts])
+    check_finite(logits=made)
+    return made
 
 
 def play_grid_pointing_game(

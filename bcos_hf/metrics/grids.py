@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .finite import check_finite
+
 
 def grid_side(cells: int) -> int:
     """n of a grid of n x n cells. Raises ValueError unless `cells` is the square of 2 or more."""
@@ -30,13 +32,14 @@ def confident_pictures(confidences: Tensor, labels: Tensor, threshold: float = 0
         predictions: [M], predicted classes; None: only pictures that are classified correctly were given.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that differ, or confidences that are not finite.
     """
     confidences, labels = torch.as_tensor(confidences, dtype=torch.float64).cpu(), torch.as_tensor(labels).cpu()
     predictions = labels if predictions is None else torch.as_tensor(predictions).cpu()
     if confidences.ndim != 1 or not confidences.shape == labels.shape == predictions.shape:
         shapes = [list(x.shape) for x in (confidences, labels, predictions)]
         raise ValueError(f"expected confidences, labels and predictions of one shape [M], got {shapes}.")
+    check_finite(confidences=confidences)
     taken = (confidences.float().sigmoid().double() > threshold) & (predictions == labels)  # in float32, as published
     pictures = {label: [] for label in labels.unique().tolist()}
     for index in confidences.argsort(descending=True, stable=True).tolist():

@@ -11,6 +11,7 @@ import evaluate
 import torch
 from torch import Tensor
 
+from bcos_hf.metrics.finite import check_finite
 from bcos_hf.metrics.random_scores import random_scores
 
 
@@ -22,7 +23,7 @@ def lattice_strength(contributions: Tensor, period: int = 32) -> float:
         period: p, the side of a cell in pixels; 32 is the product of all strides of a ResNet.
 
     Raises:
-        ValueError: another shape, or maps smaller than a cell.
+        ValueError: another shape, contributions that are not finite, or maps smaller than a cell.
     """
     return _strength(_phases(contributions, period))
 
@@ -34,6 +35,7 @@ def _phases(contributions: Tensor, period: int) -> Tensor:
             f"lattice_strength: expected contributions [N, H, W] and a period from 2 to their sides, got "
             f"{list(contributions.shape)} and {period}."
         )
+    check_finite(contributions=contributions)
     sizes = contributions.to(torch.promote_types(contributions.dtype, torch.float32)).abs()
     rows, columns = (side // period for side in sizes.shape[1:])
     cells = sizes[:, : rows * period, : columns * period].unflatten(2, (columns, period)).unflatten(1, (rows, period))

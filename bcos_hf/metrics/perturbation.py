@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .bootstrap import measured
+from .finite import check_finite
 
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -23,6 +24,7 @@ def rationale(scores: Tensor, counted: Tensor, fraction: float) -> Tensor:
     Args:
         scores: [N, L], higher is more important. counted: bool [N, L], neither padding nor special tokens.
     """
+    check_finite(scores=scores[counted])
     count = counted.sum(1)
     k = (count.float() * torch.tensor(fraction, dtype=torch.float32, device=scores.device)).floor().long().clamp_min(1).minimum(count)
     ranks = scores.masked_fill(~counted, -torch.inf).argsort(1, descending=True).argsort(1)
@@ -87,7 +89,9 @@ def perturbation_drops(
     kept_always = torch.zeros_like(counted) if mask_special_tokens else ~counted
 
     def probabilities(ids: Tensor) -> Tensor:
-        return model(input_ids=ids, attention_mask=attention_mask).logits.float().softmax(-1)
+        logits = model(input_ids=ids, attention_mask=attention_mask).logits.float()
+        check_finite(logits=logits)
+        return logits.softmax(-1)
 
     original = probabilities(input_ids)
     targets = original.argmax(-1) if targets is None else targets

@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from bcos_hf.metrics.bootstrap import bootstrap_interval, measured
+from bcos_hf.metrics.finite import check_finite
 
 
 def agreements(standard: Tensor, logits: Tensor) -> Tensor:
     """Where the largest logit is the same, [N] of 0 and 1; both logits are [N, C].
 
     Raises:
-        ValueError: shapes that differ, or are no [N, C].
+        ValueError: shapes that differ, or are no [N, C]; logits that are not finite.
     """
     if standard.ndim != 2 or standard.shape != logits.shape:
         raise ValueError(f"agreements: expected two logits [N, C], got {list(standard.shape)} and {list(logits.shape)}.")
+    check_finite(standard=standard, logits=logits)
     return (standard.argmax(1) == logits.argmax(1)).double()
 
 

@@ -15,11 +15,13 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.finite import check_finite
 from bcos_hf.metrics.random_scores import random_scores
 
 
 def spearman(one, other) -> float:
-    """Spearman's rho of two lists, equal values sharing their mean rank; 0 where all values of one are equal, which order nothing."""
+    """Spearman's rho of two lists, equal values sharing their mean rank; 0 where all values of one are equal, which order nothing; a ValueError for values that are not finite."""
+    check_finite(scores=np.asarray([one, other], dtype=float))
     ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (one, other)]
     scale = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
     return float((ranks[0] * ranks[1]).sum() / scale) if scale else 0.0
@@ -32,7 +34,7 @@ def rank_agreement(explanations: list[Tensor], counted: Tensor | None = None) ->
         explanations: contributions, one map an input. counted: bool [N, ...], which places count; None: all.
 
     Raises:
-        ValueError: fewer than two explanations, or shapes that differ.
+        ValueError: fewer than two explanations, shapes that differ, or contributions that are not finite.
     """
     shapes = {tuple(maps.shape) for maps in explanations} | (set() if counted is None else {tuple(counted.shape)})
     if len(explanations) < 2 or len(shapes) > 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.finite import check_finite
 from bcos_hf.metrics.perturbation import rationale
 from bcos_hf.metrics.random_scores import random_scores
 
@@ -65,11 +66,12 @@ def rationale_agreement(scores: Tensor, marked: Tensor, counted: Tensor, fractio
         fraction: share of the tokens, the highest, that are the explanation's rationale; None: the mean share that people marked, as ERASER does.
 
     Raises:
-        ValueError: other shapes, or a text of which nothing that counts is marked.
+        ValueError: other shapes, scores that are not finite, or a text of which nothing that counts is marked.
     """
     if scores.ndim != 2 or not scores.shape == marked.shape == counted.shape:
         raise ValueError(f"rationale_agreement: expected three tensors [N, L], got {[list(x.shape) for x in (scores, marked, counted)]}.")
     counted = counted.bool()
+    check_finite(scores=scores[counted])
     marked = marked.bool() & counted
     if not marked.any(1).all():
         raise ValueError(f"rationale_agreement: expected a marked token in every text, found none in {(~marked.any(1)).sum()}; leave those out.")

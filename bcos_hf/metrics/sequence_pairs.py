@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .bootstrap import bootstrap_interval
+from .finite import check_finite
 from .random_scores import random_scores
 from .sequence_pointing_game import sequence_pointing_shares
 
@@ -52,7 +53,9 @@ def confident_texts(
     for start in tqdm(range(0, len(texts), batch_size), desc="predicting", leave=False):
         part = texts[start : start + batch_size]
         inputs = tokenizer(part, padding=True, truncation=True, max_length=max_length, return_tensors="pt").to(model.device)
-        confidences, predicted = model(**inputs).logits.float().softmax(-1).max(-1)
+        logits = model(**inputs).logits.float()
+        check_finite(logits=logits)
+        confidences, predicted = logits.softmax(-1).max(-1)
         for text, label, confidence, guess in zip(part, labels[start : start + batch_size], confidences.tolist(), predicted.tolist(), strict=True):
             if guess == label and confidence > threshold:
                 found[label].append((text, confidence))

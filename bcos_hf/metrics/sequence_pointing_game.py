@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bcos_hf.metrics.bootstrap import measured
+from bcos_hf.metrics.finite import check_finite
 from bcos_hf.metrics.random_scores import random_scores
 
 
@@ -22,7 +23,7 @@ def sequence_pointing_shares(contributions: Tensor, counted: Tensor, boundaries:
         boundaries: [G], how many counted tokens the first text has. None, as published: half of them, rounded down.
 
     Raises:
-        ValueError: other shapes, or a pair with a text that has no token.
+        ValueError: other shapes, contributions that are not finite, or a pair with a text that has no token.
     """
     if contributions.ndim != 3 or contributions.shape[1] != 2 or counted.shape != contributions[:, 0].shape:
         shapes = f"{list(contributions.shape)} and {list(counted.shape)}"
@@ -34,11 +35,12 @@ def sequence_pointing_shares(contributions: Tensor, counted: Tensor, boundaries:
         raise ValueError(
             f"sequence_pointing_shares: expected a counted token in each text of {len(total)} pairs, got {boundaries.tolist()} of {total.tolist()}."
         )
+    check_finite(contributions=contributions.mT[counted])
     positive = contributions.to(torch.promote_types(contributions.dtype, torch.float32)).clamp_min(0).masked_fill(~counted[:, None], 0)
     first = (counted.cumsum(1) <= boundaries[:, None])[:, None]
     parts = torch.stack([positive.masked_fill(~inside, 0).sum(2) for inside in (first, ~first)], 2)  # [G, map, text]
     own, whole = parts.diagonal(dim1=1, dim2=2), parts.sum(2)
-    return torch.where(whole == 0, 0.0, own / whole)  # NaN stays NaN
+    return torch.where(whole == 0, 0.0, own / whole)
 
 
 class SequencePointingGame(evaluate.Metric):

@@ -11,6 +11,8 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from bcos_hf.models.bcos_sharing import sharing
 
+from .finite import check_finite
+
 
 @torch.no_grad()
 def class_embeddings(model: nn.Module, tokenizer, prompts: list[list[str]]) -> Tensor:
@@ -45,8 +47,9 @@ def image_embeddings(model: nn.Module, pixel_values: Tensor, batch_size: int = 5
 def zero_shot_accuracy(image_embeds: Tensor, class_embeds: Tensor, labels: Tensor) -> dict:
     """{"top1", "top5" (where there are more than five classes), "per_class" [C]}, of embeddings [M, D] and [C, D] of length 1 and labels [M].
 
-    A class without pictures has None.
+    A class without pictures has None. A ValueError for embeddings that are not finite.
     """
+    check_finite(image_embeds=image_embeds, class_embeds=class_embeds)
     cosines = image_embeds @ class_embeds.to(image_embeds).T
     right = cosines.argmax(1) == labels
     per_class = [right[labels == index].float().mean().item() if (labels == index).any() else None for index in range(len(class_embeds))]
@@ -59,6 +62,7 @@ def zero_shot_accuracy(image_embeds: Tensor, class_embeds: Tensor, labels: Tenso
 def linear_probe_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], weight_decay: float = 1e-3, steps: int = 200) -> float:
     """Accuracy on `test` of logistic regression fitted to `train`; each is embeddings [M, D] of length 1 and labels [M]. Fitted by L-BFGS, on the CPU."""
     (x, y), (test_x, test_y) = train, test
+    check_finite(train=x, test=test_x)
     mean, deviation = x.mean(0), x.std(0).clamp_min(1e-6)
     layer = nn.Linear(x.shape[1], int(max(y.max(), test_y.max())) + 1)
     nn.init.zeros_(layer.weight)
