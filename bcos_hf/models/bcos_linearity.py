@@ -1,9 +1,10 @@
-"""A conversion that a rule is missing for is refused: in explanation mode nothing that depends on the input may be a factor of what depends on it.
+"""A conversion that a rule is missing for is refused: nothing that depends on the input may be a factor of what does.
 
-Autograd keeps the factors of a product, and the argument or result of every function that bends, for the backward pass. So one explanation of a random
-input says it, whatever the names and the weights are: where a tensor that is kept has a gradient itself, the derivative is not constant. That finds a
-product of two branches, an activation called as a function, and an attention whose probabilities are not constant. A constant that is added keeps
-nothing; it is found by what the contributions lack.
+Autograd keeps the factors of a product, and the argument or result of every function that bends, for the backward
+pass. So one explanation of a random input says it, whatever the names and the weights are: where a tensor that is kept
+has a gradient itself, the derivative is not constant. That finds a product of two branches, an activation called as a
+function, and an attention whose probabilities are not constant. A constant that is added keeps nothing; it is found by
+what the contributions lack.
 """
 
 import json
@@ -23,23 +24,30 @@ from .bcos_verifying import text_tower, tolerance_of, verify
 
 logger = logging.get_logger(__name__)
 LENGTH = 8  # of a random text
-SIDE = 64  # of a random image, for models that take any
-# how functions are named that keep more than their factors -> those of it that have to be constant; the rest says of what shape something was, or
-# where it is positive or largest
+SIDE = 32  # of a random image, for models that take any
+# how functions are named that keep more than their factors -> those of it that have to be constant; the rest says of
+# what shape something was, or where it is positive or largest
+NOTHING = ("Relu", "MaxPool", "AdaptiveMaxPool", "Amax", "MaxBackward", "AvgPool", "AdaptiveAvgPool")
+NOTHING += ("Upsample", "ReplicationPad", "ReflectionPad", "ConstantPad")
+BATCH_NORMS = ("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")  # in evaluation mode
 FACTORS = {
     "Convolution": ("_saved_weight",),
     "ScaledDotProduct": ("_saved_query", "_saved_key"),
-    **dict.fromkeys(("Relu", "MaxPool", "AdaptiveMaxPool", "Amax", "MaxBackward", "AvgPool", "AdaptiveAvgPool", "Upsample"), ()),
-    **dict.fromkeys(("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"), ("_saved_weight",)),  # in evaluation mode
+    **dict.fromkeys(BATCH_NORMS, ("_saved_weight",)),
+    **dict.fromkeys(NOTHING, ()),
 }
-NAMES = ("id2label", "label2id", "base_model", "base_revision", "model_type", "architectures", "auto_map", "transformers_version", "dtype", "_name_or_path")
+# fields that do not say what is built
+NAMES = ("id2label", "label2id", "base_model", "base_revision", "model_type", "architectures", "auto_map")
+NAMES += ("transformers_version", "dtype", "_name_or_path")
 _tried = set()  # (class, fields that say what is built, sizes aside)
 
 
 def random_input(model: nn.Module) -> dict:
     """What `explain` of this model takes: one text, or one image, and prompts where it compares."""
     generator, config = torch.Generator().manual_seed(0), model.config
-    ids = torch.randint(getattr(config, "text_config", config).vocab_size, (1, LENGTH), generator=generator) if _reads_texts(model) else None
+    ids = None
+    if _reads_texts(model):
+        ids = torch.randint(getattr(config, "text_config", config).vocab_size, (1, LENGTH), generator=generator)
     if not _reads_images(model):
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position": LENGTH - 1}
     size = getattr(getattr(config, "vision_config", config), "image_size", None) or SIDE
@@ -48,7 +56,9 @@ def random_input(model: nn.Module) -> dict:
     inputs = {"pixel_values": draw(1, config.num_channels, height, width, generator=generator)}
     if ids is not None:
         return inputs | {"input_ids": ids}
-    return inputs | ({"text_embeds": torch.randn(2, model._embed_dim, generator=generator)} if hasattr(model, "image_embeds") else {})
+    if hasattr(model, "image_embeds"):
+        inputs["text_embeds"] = torch.randn(2, model._embed_dim, generator=generator)
+    return inputs
 
 
 def _reads_images(model: nn.Module) -> bool:
@@ -60,10 +70,10 @@ def _reads_texts(model: nn.Module) -> bool:
 
 
 def refuse_nonlinear(model: nn.Module) -> None:
-    """Once for each class and the fields of its configuration that are no sizes: raise a ValueError for a part that no rule covers.
+    """Refuse a part that no rule covers; once for each class and the fields of its configuration that are no sizes.
 
     Raises:
-        ValueError: names the modules, innermost first.
+        ValueError: names the modules.
     """
     key = (type(model), json.dumps(_kinds(model.config.to_dict()), sort_keys=True, default=str))
     if key in _tried or model.device.type == "meta":
@@ -71,13 +81,17 @@ def refuse_nonlinear(model: nn.Module) -> None:
     try:
         blamed = _blamed(model, random_input(model))
     except (ValueError, RuntimeError) as error:  # numbers that are not finite, a kernel that a device lacks
-        logger.warning(f"{type(model).__name__}: whether explanations are exact could not be tried ({error}). See bcos_hf.verify(model, **inputs).")
+        logger.warning(
+            f"{type(model).__name__}: whether explanations are exact could not be tried ({error}). "
+            "See bcos_hf.verify(model, **inputs)."
+        )
         return
     if blamed:
         raise ValueError(
-            f"{type(model).__name__}: no rule makes {', '.join(blamed[:6])} dynamic linear, so explanations could not be exact: expected no product of two "
-            "parts of the input, no activation that is called as a function, no attention whose probabilities keep their gradient and no constant that is no "
-            "bias. Give it a twin, or convert with check_linear=False and see bcos_hf.verify(model, **inputs)."
+            f"{type(model).__name__}: no rule makes {', '.join(blamed[:6])} dynamic linear, so explanations could not be "
+            "exact: expected no product of two parts of the input, no activation that is called as a function, no attention "
+            "whose probabilities keep their gradient and no constant that is no bias. Give it a twin, or convert with "
+            "check_linear=False and see bcos_hf.verify(model, **inputs)."
         )
     _tried.add(key)
 
@@ -106,7 +120,7 @@ def _blamed(model: nn.Module, inputs: dict) -> list[str]:
 
 
 def kept_factors(model: nn.Module, inputs: dict) -> tuple[dict[str, str], Explanation | None]:
-    """Module name -> the function in it that keeps what depends on the input, and the explanation (None of a model without logits)."""
+    """Module name -> the function in it that keeps what depends on the input; and the explanation, if there are logits."""
     watched, look, made = sharing(model), _Look(), None
     for name, module in watched.named_modules():
         if not name or model._roles.converts(name):
@@ -121,7 +135,10 @@ def kept_factors(model: nn.Module, inputs: dict) -> tuple[dict[str, str], Explan
 
 
 class _Look:
-    """Looks at each part of the graph once, when it is made, by hooks: what a module reads belongs to the one around it, the rest of its output to itself."""
+    """Hooks that look at each part of the graph once, when it is made.
+
+    What a module reads belongs to the one around it, the rest of its output to itself.
+    """
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
@@ -161,8 +178,10 @@ class _Look:
 
 
 def _saved(node) -> Iterator[Tensor]:
-    names = next((names for start, names in FACTORS.items() if node.name().startswith(start)), None)
-    saved = (getattr(node, name) for name in (_saved_names(type(node)) if names is None else names))
+    known = (names for start, names in FACTORS.items() if node.name().startswith(start))
+    names = next(known, None)
+    names = _saved_names(type(node)) if names is None else names
+    saved = (getattr(node, name) for name in names)
     for value in chain(saved, getattr(node, "saved_tensors", ())):
         yield from (part for part in (value if isinstance(value, list | tuple) else (value,)) if isinstance(part, Tensor))
 

@@ -127,14 +127,17 @@ class BcosModelMixin:
         (own if module._non_persistent_buffers_set else self._init_weights)(module)
 
     @classmethod
-    def from_standard(cls, model: PreTrainedModel, pixels: tuple[Tensor, Tensor] | None = None, check_linear: bool = True, **fields):
+    def from_standard(
+        cls, model: PreTrainedModel, pixels: tuple[Tensor, Tensor] | None = None, check_linear: bool = True, **fields
+    ):  # fmt: skip
         """The B-cos twin of a transformers model; the model given stays as it is.
 
         Args:
             model: a model of the family this class extends, with this head, another one or none. A head that it lacks is new and random.
             pixels: (mean, std), [C] each, that the model's images are normalized with, for input_encoding "add_inverse", whose images are in [0, 1];
                 None: those of the image processor beside the model.
-            check_linear: refuse parts that no rule makes dynamic linear, for which the first conversion to a class explains a random input.
+            check_linear: refuse parts that no rule makes dynamic linear; the first conversion to a class explains a
+                random input.
             **fields: configuration fields to set (b, weight_norm, keep_biases, num_labels, ...).
 
         Returns:
