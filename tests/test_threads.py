@@ -14,7 +14,7 @@ from bcos_hf.baselines import BASELINES
 from bcos_hf.models.bcos_sharing import sharing
 
 
-THREADS, CALLS = 8, 4
+THREADS, CALLS = 8, 3
 
 
 @pytest.fixture(autouse=True)
@@ -99,10 +99,9 @@ def test_training_goes_on_while_others_explain(family):
 
     expected, explained = gradients(), _parts(model.explain(**batch))
     with ThreadPoolExecutor(2) as pool:
-        others = [pool.submit(model.explain, **batch) for _ in range(3)]
-        for _ in range(2):
-            for name, found, right in zip(names, gradients(), expected, strict=True):
-                assert (found is None and right is None) or torch.equal(found, right), name
+        others = [pool.submit(model.explain, **batch) for _ in range(2)]
+        for name, found, right in zip(names, gradients(), expected, strict=True):
+            assert (found is None and right is None) or torch.equal(found, right), name
         statistics = any(name.endswith("running_var") for name, _ in model.named_buffers())  # those go on with each step
         for other in others:
             assert statistics or all(torch.equal(part, right) for part, right in zip(_parts(other.result()), explained, strict=True))

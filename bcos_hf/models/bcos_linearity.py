@@ -88,9 +88,9 @@ def refuse_nonlinear(model: nn.Module) -> None:
         return
     if blamed:
         raise ValueError(
-            f"{type(model).__name__}: no rule makes {', '.join(blamed[:6])} dynamic linear, so explanations could not be "
-            "exact: expected no product of two parts of the input, no activation that is called as a function, no attention "
-            "whose probabilities keep their gradient and no constant that is no bias. Give it a twin, or convert with "
+            f"{type(model).__name__}: no rule makes {', '.join(blamed[:6])} dynamic linear, so explanations could not "
+            "be exact: expected no product of two parts of the input, no activation that is called as a function, no "
+            "attention whose probabilities keep their gradient and no constant that is no bias. Give it a twin, or convert with "
             "check_linear=False and see bcos_hf.verify(model, **inputs)."
         )
     _tried.add(key)
@@ -120,7 +120,7 @@ def _blamed(model: nn.Module, inputs: dict) -> list[str]:
 
 
 def kept_factors(model: nn.Module, inputs: dict) -> tuple[dict[str, str], Explanation | None]:
-    """Module name -> the function in it that keeps what depends on the input; and the explanation, if there are logits."""
+    """Module name -> the function in it that keeps what depends on the input; and the explanation, where made."""
     watched, look, made = sharing(model), _Look(), None
     for name, module in watched.named_modules():
         if not name or model._roles.converts(name):
