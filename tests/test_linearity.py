@@ -88,7 +88,7 @@ def test_a_part_without_a_rule_is_refused(part, base):
     model = getattr(transformers, standard).from_config(config).eval()  # fresh weights: what the part adds is small
     part_of = [rf"(bert\.)?encoder\.layer\.{layer}\.intermediate \(\w+\)" for layer in (0, 1)]
     for _ in range(2):
-        with pytest.raises(ValueError, match=f"no rule makes {', '.join(part_of)} dynamic linear"):
+        with pytest.raises(ValueError, match=rf"no rule makes {', '.join(part_of)} dynamic linear"):
             naive_bert(part, base).from_standard(model)
     naive_bert(part, base).from_standard(model, check_linear=False)
 
