@@ -66,7 +66,7 @@ def test_a_metric_refuses(name, value):
     shape, metric = METRICS[name]
     given = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     given.view(-1)[0] = value
-    with pytest.raises(ValueError, match="expected finite|expected probabilities from 0 to 1"):
+    with pytest.raises(ValueError, match=r"expected finite|expected probabilities from 0 to 1"):
         metric(given)
 
 

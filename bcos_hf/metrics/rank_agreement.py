@@ -20,7 +20,11 @@ from bcos_hf.metrics.random_scores import random_scores
 
 
 def spearman(one, other) -> float:
-    """Spearman's rho of two lists, equal values sharing their mean rank; 0 where all values of one are equal, which order nothing; a ValueError for values that are not finite."""
+    """Spearman's rho of two lists, equal values sharing their mean rank; 0 where all values of one are equal.
+
+    Raises:
+        ValueError: values that are not finite, which have no order.
+    """
     check_finite(scores=np.asarray([one, other], dtype=float))
     ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (one, other)]
     scale = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
