@@ -80,13 +80,18 @@ class BcosConfigMixin:
                 "One value cannot serve both: rename the B-cos field."
             )
 
+    def __new__(cls, *args, **kwargs):
+        """A configuration whose sizes are looked at first, as transformers checks each value of a list and makes a name for every label."""
+        check_sizes(kwargs, cls.__name__)
+        return super().__new__(cls)
+
     def __post_init__(self, **kwargs) -> None:
         for old, new in RENAMED.items():
             if old in kwargs:
                 setattr(self, new, kwargs.pop(old))
         if __name__.startswith("bcos_hf."):  # which has the pipelines itself: no remote code is needed
             kwargs.pop("custom_pipelines", None)
-        check_sizes({**vars(self), **kwargs}, type(self).__name__)  # first, as transformers makes a name for every label
+        check_sizes({**vars(self), **kwargs}, type(self).__name__)
         super().__post_init__(**kwargs)
         self.validate_bcos()  # here too, for a plain ValueError: the validators of @strict wrap theirs
 
