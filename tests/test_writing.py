@@ -18,12 +18,13 @@ from bcos_hf.models.bcos_writing import filled_at_once, is_free, write_text
 
 ROOT = Path(__file__).parents[1]
 CASES = {"one": ("1GB", "1GB"), "shards": ("20KB", "40KB"), "from shards": ("20KB", "1GB"), "in place": ("20KB", "40KB")}
-# for each case a save is killed before its k-th change of a name, for every k; the processes share what is imported
+STEPS = {"one": 1, "shards": 2, "from shards": 3, "in place": 7}
+# for each case a save is killed before its k-th change of a name, for every k, or each second, ...; the processes share what is imported
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_writing import CASES, models
+from test_writing import CASES, STEPS, models
 from bcos_hf.models import bcos_writing
 
 place, (old, new) = Path(sys.argv[2]), models()
@@ -53,7 +54,7 @@ for case, (before, after) in CASES.items():
                 bcos_writing.EXCHANGES = {}
             new.save_pretrained(folder, max_shard_size=after)
             os._exit(0)
-        status, k = os.waitstatus_to_exitcode(os.wait()[1]), k + (5 if case == "in place" else 1)
+        status, k = os.waitstatus_to_exitcode(os.wait()[1]), k + STEPS[case]
 """
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from .bcos_batch_norm import BATCH_NORMS
-from .bcos_bounds import check_sizes
+from .bcos_bounds import check_file, check_sizes, file_of
 from .bcos_inputs import ENCODINGS
 from .bcos_layers import WEIGHT_NORMS, check_b
 
@@ -84,6 +84,14 @@ class BcosConfigMixin:
         """A configuration whose sizes are looked at first, as transformers checks each value of a list and makes a name for every label."""
         check_sizes(kwargs, cls.__name__)
         return super().__new__(cls)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """As transformers', of a file that is no default in disguise: a ValueError names one that is empty or no object."""
+        file = None if kwargs.get("subfolder") else file_of(pretrained_model_name_or_path, "config.json")
+        if file is not None:
+            check_file(file, pretrained_model_name_or_path)
+        return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
 
     def __post_init__(self, **kwargs) -> None:
         for old, new in RENAMED.items():
