@@ -114,6 +114,10 @@ def test_a_folder_without_a_configuration_is_refused(folder, tmp_path):
                 way()
 
 
+def test_a_model_in_a_subfolder_is_loaded(folder):
+    assert type(load_saved(folder / "bert")).from_pretrained(folder, subfolder="bert")
+
+
 def test_a_configuration_alone_is_read_or_refused(folder, tmp_path):
     config = type(AutoConfig.from_pretrained(folder / "bert"))
     for content in (b"", b"{", b"{}", b"[]", b"null"):

@@ -92,13 +92,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_folder(source: object) -> None:
+def check_folder(source: object, subfolder: str | None = None) -> None:
     """Look at the JSON files that a folder or a cached Hub id has, of its model, its images and its texts.
 
     Raises:
         ValueError: a size beyond what any model has, or a file that is damaged; the message names it.
         OSError: a folder without a configuration.
     """
+    source = os.path.join(source, subfolder) if subfolder and isinstance(source, str | os.PathLike) and os.path.isdir(source) else source
     shapes = stored_shapes(source)
     if isinstance(source, str | os.PathLike) and os.path.isdir(source) and not Path(source, "config.json").is_file():
         raise FileNotFoundError(f"{source}: expected the folder of a model, with a config.json, found none. Save or download it again.")
