@@ -43,7 +43,7 @@ from . import (
     modeling_simple_vit,
     modeling_vgg,
 )
-from .bcos_bounds import check_folder, saved_config
+from .bcos_bounds import saved_config
 from .bcos_pipelines import PIPELINES, BcosImageExplanationPipeline, BcosTextExplanationPipeline
 from .bcos_saving import classes_of, whole_weights
 
