@@ -12,6 +12,7 @@ import sys
 from transformers import TrainingArguments
 
 from bcos_hf.training import CausalModelArguments, RunningTextArguments, causal_lm_trainer, parse, train_and_test
+from bcos_hf.visualization.terminal import harmless_main
 
 
 def main() -> None:
@@ -25,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

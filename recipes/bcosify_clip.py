@@ -13,6 +13,7 @@ import sys
 from transformers import TrainingArguments
 
 from bcos_hf.training import CLIPArguments, PictureArguments, clip_trainer, parse, save_text_side, train_and_test
+from bcos_hf.visualization.terminal import harmless_main
 
 
 def main() -> None:
@@ -28,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

@@ -14,6 +14,7 @@ import sys
 from transformers import TrainingArguments
 
 from bcos_hf.training import ImageDataArguments, ImageModelArguments, image_trainer, parse, train_and_test
+from bcos_hf.visualization.terminal import harmless_main
 
 
 def main() -> None:
@@ -26,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

@@ -12,6 +12,7 @@ import sys
 from transformers import TrainingArguments
 
 from bcos_hf.training import DataArguments, ModelArguments, parse, text_trainer, train_and_test
+from bcos_hf.visualization.terminal import harmless_main
 
 
 def main() -> None:
@@ -24,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

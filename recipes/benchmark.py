@@ -19,6 +19,7 @@ from transformers import BertConfig, BertForSequenceClassification, ResNetConfig
 from bcos_hf import bcosify
 from bcos_hf.metrics.cost import keep_memory, machine, peak_memory, peak_ratio, ratio_in_turns
 from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.visualization.terminal import harmless_main
 
 
 BATCH, CLASSES = 8, 10
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

@@ -21,9 +21,11 @@ from bcos_hf import training
 from bcos_hf.baselines import input_x_gradient, random_explanation
 from bcos_hf.data import TEMPLATES, ImageColumns, cifar10, image_processor, minilm_folder, prepare_images, prompts_of, resnet50_folder, stacked
 from bcos_hf.metrics import ZeroShotClassifier, class_embeddings, image_embeddings, play_grid_pointing_game, zero_shot_accuracy
+from bcos_hf.models.bcos_processors import saved_processor
 from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.models.modeling_dual_encoder import DualEncoderModel
 from bcos_hf.visualization import plot_image_rows
+from bcos_hf.visualization.terminal import harmless_main
 
 
 CONFIG = Path(__file__).parent / "configs" / "clip" / "demo.yaml"
@@ -41,7 +43,7 @@ def make_teacher(folder: Path, names: list[str], seed: int) -> None:
     """Two pretrained towers and their projections, trained; saved with image processor and tokenizer."""
     torch.manual_seed(seed)
     vision, text = (AutoModel.from_pretrained(folder()) for folder in (resnet50_folder, minilm_folder))
-    tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
+    tokenizer = saved_processor(AutoTokenizer, minilm_folder())
     teacher = DualEncoderModel.from_towers(vision, text, projection_dim=PROJECTION)
     processor = image_processor(resnet50_folder(), vision.config, size=SIDE)
     x, labels = pictures("train", PAIRED, seed, processor)
@@ -98,8 +100,8 @@ def main() -> None:
     models = {"teacher": AutoModel.from_pretrained(teacher).eval(), "bcos": AutoModel.from_pretrained(student).eval()}
     x, labels = {}, None
     for name, folder in (("teacher", teacher), ("bcos", student)):  # each in its own encoding
-        x[name], labels = pictures("test", TEST, args.seed, AutoImageProcessor.from_pretrained(folder, backend="pil"))
-    classes = class_embeddings(models["teacher"], AutoTokenizer.from_pretrained(teacher), prompts_of(names, "cifar10"))
+        x[name], labels = pictures("test", TEST, args.seed, saved_processor(AutoImageProcessor, folder))
+    classes = class_embeddings(models["teacher"], saved_processor(AutoTokenizer, teacher), prompts_of(names, "cifar10"))
     accuracy = {name: zero_shot_accuracy(image_embeddings(model, x[name]), classes, labels)["top1"] for name, model in models.items()}
     plain, bcos = (ZeroShotClassifier(models[name], classes) for name in ("teacher", "bcos"))
     noise = torch.Generator().manual_seed(args.seed)
@@ -115,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

@@ -22,8 +22,10 @@ from bcos_hf.data import lexicon, movie_reviews
 from bcos_hf.hub import results_table, write_demo_card
 from bcos_hf.metrics import faithfulness
 from bcos_hf.metrics.word_valence import word_valence_correlation
+from bcos_hf.models.bcos_processors import saved_processor
 from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.training import DataArguments, ModelArguments, done_once, earlier_result, own_folder, parse, text_trainer, train_and_test, yaml_settings
+from bcos_hf.visualization.terminal import harmless_main
 
 
 CONFIG = Path(__file__).parent / "configs" / "text" / "vader.yaml"
@@ -43,7 +45,7 @@ def trained(kind: str, output: Path, settings: dict) -> tuple:
 
     folder = done_once(output / kind, {**settings, **KINDS[kind]}, train)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    return model, AutoTokenizer.from_pretrained(folder), json.loads((folder / "all_results.json").read_text())["test_accuracy"]
+    return model, saved_processor(AutoTokenizer, folder), json.loads((folder / "all_results.json").read_text())["test_accuracy"]
 
 
 def refitted(plain, tokenizer, output: Path, settings: dict):
@@ -118,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

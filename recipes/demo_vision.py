@@ -20,8 +20,10 @@ from bcos_hf import training
 from bcos_hf.baselines import grad_cam, input_x_gradient, random_explanation
 from bcos_hf.data import stacked
 from bcos_hf.metrics import play_grid_pointing_game, predicted_logits
+from bcos_hf.models.bcos_processors import saved_processor
 from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.visualization import plot_image_rows
+from bcos_hf.visualization.terminal import harmless_main
 
 
 CONFIGS = Path(__file__).parent / "configs" / "image"
@@ -54,7 +56,7 @@ def trained(kind: str, config: Path, output: Path, seed: int):
 def test_images(kind: str, config: Path, output: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Test images as the trained model of that kind takes them, [M, 3, H, W], and labels [M]."""
     _, data_args, training_args = arguments(kind, config, output / kind, seed)
-    test = training.image_inputs(AutoImageProcessor.from_pretrained(output / kind, backend="pil"), data_args, training_args)["test"]
+    test = training.image_inputs(saved_processor(AutoImageProcessor, output / kind), data_args, training_args)["test"]
     return stacked(test, f"test images, {kind}")
 
 
@@ -118,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

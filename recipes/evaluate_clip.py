@@ -14,8 +14,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from bcos_hf.data import image_processor, load_image_dataset, prepare_images, prompts_of, stacked
 from bcos_hf.metrics import class_embeddings, image_embeddings, linear_probe_accuracy, zero_shot_accuracy
+from bcos_hf.models.bcos_processors import saved_processor
 from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.training import load_teacher, text_side
+from bcos_hf.visualization.terminal import harmless_main
 
 
 def arguments() -> argparse.Namespace:
@@ -43,7 +45,7 @@ def main() -> None:
     teacher = load_teacher(args.teacher)
     processor = image_processor(args.teacher, getattr(teacher.config, "vision_config", teacher.config))
     inputs = prepare_images(data, processor, columns)
-    classes = class_embeddings(teacher, AutoTokenizer.from_pretrained(text_side(args.teacher)), prompts_of(names, args.templates))
+    classes = class_embeddings(teacher, saved_processor(AutoTokenizer, text_side(args.teacher)), prompts_of(names, args.templates))
     test, train = stacked(inputs["test"], "test pictures"), stacked(inputs["train"], "train pictures") if args.probe_samples else None
     result = {"dataset": args.dataset_name, "templates": args.templates, "classes": names, "n_test": len(test[1]), "seed": args.seed, "zero_shot": {}}
     for name, model in (("teacher", teacher), ("bcos", AutoModel.from_pretrained(args.model).eval())):
@@ -57,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

@@ -20,8 +20,10 @@ from bcos_hf import bcosify, metrics, training
 from bcos_hf.baselines import grad_cam, input_x_gradient
 from bcos_hf.data import image_processor, load_pictures, prepare_images, resnet50_folder, stacked
 from bcos_hf.data.images import read_parquet
+from bcos_hf.models.bcos_processors import saved_processor
 from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.visualization import gradient_to_image, on_white, plot_comparison, signed_map
+from bcos_hf.visualization.terminal import harmless_main
 
 
 NAME, SHOWN, SMOOTH, HELD_OUT, PERIOD, BATCH = "refit_resnet50_imagenet", 8, 9, 5, 32, 16
@@ -71,7 +73,7 @@ def main() -> None:
     logging.set_verbosity_error()
     source = args.source or resnet50_folder()
     standard = AutoModelForImageClassification.from_pretrained(source, dtype=torch.float32).eval()
-    processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+    processor = saved_processor(AutoImageProcessor, source)
     rows, columns = load_pictures(args.photos)
     held = list(range(HELD_OUT - 1, len(rows), HELD_OUT))
     others = rows.select([i for i in range(len(rows)) if i not in held]).shuffle(seed=0)
@@ -119,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

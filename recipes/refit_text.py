@@ -22,7 +22,9 @@ from bcos_hf.data import minilm_folder, movie_reviews
 from bcos_hf.metrics import bootstrap_interval, faithfulness
 from bcos_hf.metrics.agreement import conversion_kept
 from bcos_hf.metrics.cost import machine
+from bcos_hf.models.bcos_processors import saved_processor
 from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.visualization.terminal import harmless_main
 
 
 SEEDS, LENGTH, BATCH, MASKED = (0, 1, 2), 128, 8, 200
@@ -62,7 +64,7 @@ def stories(b: float, seed: int, args) -> dict:
 
 def smollm2(b: float, seed: int, args) -> dict:
     standard = AutoModelForCausalLM.from_pretrained(args.smollm2, dtype=torch.float32).eval()
-    news = packed(args.news, tokenizer := AutoTokenizer.from_pretrained(args.smollm2), args.held_out + args.sequences)
+    news = packed(args.news, tokenizer := saved_processor(AutoTokenizer, args.smollm2), args.held_out + args.sequences)
     twin, cost = refitted(standard, b, list(news[args.held_out :].split(BATCH)), args.refit)
     tests = {"news": news[: args.held_out], "reviews": packed(args.reviews, tokenizer, args.held_out)}
     return {**{name: perplexities(standard, twin, ids) for name, ids in tests.items()}, "calibration": args.sequences, **cost}
@@ -74,7 +76,7 @@ def tokenized(texts: list[str], tokenizer, size: int = 32) -> list[dict]:
 
 
 def minilm(b: float, seed: int, args) -> dict:
-    standard, tokenizer = AutoModel.from_pretrained(minilm_folder()).eval(), AutoTokenizer.from_pretrained(minilm_folder())
+    standard, tokenizer = AutoModel.from_pretrained(minilm_folder()).eval(), saved_processor(AutoTokenizer, minilm_folder())
     data = movie_reviews(seed=seed)
     twin, cost = refitted(standard, b, list(data["train"]["text"][: args.sentences]), args.refit, processor=tokenizer)
     kept = conversion_kept(standard, twin, [(inputs, None) for inputs in tokenized(data["test"]["text"][:400], tokenizer)])
@@ -84,7 +86,7 @@ def minilm(b: float, seed: int, args) -> dict:
 def classifier(b: float, seed: int, args) -> dict:
     folder = args.classifier[seed]
     standard = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer, data = AutoTokenizer.from_pretrained(folder), movie_reviews(seed=0)
+    tokenizer, data = saved_processor(AutoTokenizer, folder), movie_reviews(seed=0)
     twin, cost = refitted(standard, b, list(data["train"]["text"][: args.sentences]), args.refit, processor=tokenizer)
     rows = [(dict(tokenizer([row["text"]], truncation=True, return_tensors="pt")), torch.tensor([row["label"]])) for row in data["test"]]
     masked = tokenized(data["test"]["text"][:MASKED], tokenizer)
@@ -120,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

@@ -14,6 +14,7 @@ from transformers import logging
 
 from bcos_hf.models.bcos_writing import write_text
 from bcos_hf.reporting import Experiment, experiment_page, plot_experiment, results_page, run_experiment
+from bcos_hf.visualization.terminal import harmless_main
 
 
 UNTESTED = Path(__file__).parent / "configs" / "report" / "untested.yml"
@@ -46,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harmless_main(main)

@@ -23,7 +23,7 @@ BELOW = {"num_hidden_layers": 900, "hidden_size": 900_000, "vocab_size": 90_000_
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("bounds")
-    for family in SIZES:
+    for family in ("bert", "vit"):
         bcosify(tiny(family)).float().save_pretrained(place / family)
     tiny("bert").float().save_pretrained(place / "standard")
     return place
@@ -60,11 +60,12 @@ def test_sizes_beyond_all_models_are_refused(folder, tmp_path, name, value):
                 way()
 
 
-def test_every_family_stays_within_the_bounds(folder):
+def test_every_family_stays_within_the_bounds():
     for family in SIZES:
-        check_sizes(json.loads((folder / family / "config.json").read_text()), family)
+        config = bcosify(tiny(family)).config
+        check_sizes(config.to_dict(), family)
         with pytest.raises(ValueError, match="num_labels"):
-            type(AutoConfig.from_pretrained(folder / family))(num_labels=10**9)
+            type(config)(num_labels=10**9)
 
 
 def test_the_weights_bound_the_model(folder):

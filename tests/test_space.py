@@ -3,11 +3,13 @@
 import asyncio
 import re
 import runpy
+import shutil
 import struct
 import sys
 import zlib
 from copy import deepcopy
 from dataclasses import replace
+from importlib.metadata import requires, version
 from io import BytesIO
 
 import numpy as np
@@ -311,6 +313,24 @@ def test_write_space(folder, tmp_path, monkeypatch):
     assert all(str(path).startswith(str(space)) for path in [*called["models"], called["conventional"], called["examples"]])
     assert {"explain_image", "explain_text", "explain_compare"} <= set(functions_of(**called))
     assert str(folder) not in (space / "app.py").read_text() + (space / "README.md").read_text()
+
+
+def test_a_space_takes_what_a_model_needs_and_pins_what_it_requires(folder, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(folder / "bert", model)
+    needed = {file.name for file in model.iterdir()}
+    (model / "example.png").write_bytes(PNG)
+    for name in (".env", "secrets.json", "notes.txt", "train.py", "all_results.json", "trainer_state.json", "training_args.bin", "optimizer.pt", "token"):
+        (model / name).write_text("private")
+    for name in ("checkpoint-1", "runs", ".git"):
+        shutil.copytree(folder / "bert", model / name)
+    write_space(tmp_path / "space", [model], model)
+    for name in ("model", "model-2"):
+        assert {file.name for file in (tmp_path / "space" / name).iterdir()} == {*needed, "example.png"} - {"README.md"}
+    pinned = [Requirement(line) for line in (tmp_path / "space" / "requirements.txt").read_text().splitlines()]
+    assert all([one.operator for one in requirement.specifier] == ["=="] for requirement in pinned)
+    wanted = {Requirement(line).name for line in requires("bcos_hf") if "extra ==" not in line}
+    assert {requirement.name for requirement in pinned} == wanted and all(requirement.specifier.contains(version(requirement.name)) for requirement in pinned)
 
 
 def test_a_space_names_models_of_the_hub(tmp_path):

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from bcos_hf.data.image_files import upright
 from bcos_hf.data.image_inputs import for_channels, image_processor
 from bcos_hf.models.bcos_normalization import normalization
+from bcos_hf.models.bcos_processors import checked_processor, saved_processor
 from bcos_hf.models.bcos_text import positions_of
 
 
@@ -96,13 +97,11 @@ def _own_processor(model: PreTrainedModel, processor, source, images: bool):
         return getattr(processor, "image_processor" if images else "tokenizer", processor)
     if source is None:
         return None
+    if images:
+        return image_processor(source, getattr(model.config, "vision_config", model.config))
     try:
-        return (
-            image_processor(source, getattr(model.config, "vision_config", model.config))
-            if images
-            else AutoTokenizer.from_pretrained(source)
-        )
-    except (OSError, ValueError, KeyError):
+        return saved_processor(AutoTokenizer, source)
+    except OSError:
         return None
 
 
@@ -144,6 +143,7 @@ def _image_batches(images: Iterator[Image.Image], processor, model: PreTrainedMo
         raise ValueError(
             f"processor: expected an image processor, to read images with, got a {type(processor).__name__}."
         )
+    checked_processor(processor)
     if getattr(model.config, "input_encoding", "none") == "add_inverse":
         unnormalized = {"do_normalize": False, "do_rescale": True, "rescale_factor": 1 / 255}
         processor = type(processor).from_dict({**processor.to_dict(), **unnormalized})

@@ -18,6 +18,7 @@ from bcos_hf.data.one_split import class_numbers
 from bcos_hf.data.pictures import CAPTION_NAMES
 from bcos_hf.data.text import TextColumns
 from bcos_hf.metrics.agreement import masked_tokens
+from bcos_hf.models.bcos_processors import saved_processor
 
 
 HELD_OUT = 500
@@ -84,7 +85,7 @@ def calibration_of(
     if isinstance(columns, ImageColumns):
         processor, to_standard = _image_processors(source, standard, encoding)
     if isinstance(columns, TextColumns) or columns.caption is not None:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = saved_processor(AutoTokenizer, source)
     reader = RowReader(standard, tokenizer, processor, columns, () if number is None else (columns.label,))
     fitted, others = draw(rows, samples, HELD_OUT, seed)
     batches = [inputs for inputs, _ in reader.batches(fitted)]

@@ -1,6 +1,5 @@
 """Train, explain, push: one model, and what goes in and comes out of it."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from transformers import TrainingArguments
 from bcos_hf import training
 from bcos_hf.data import explain_dataset
 from bcos_hf.models.bcos_class_names import class_names, distinct_names
+from bcos_hf.visualization.reading import visible
 
 from .common import AS_JSON, app, load, saved_processors, say, told
 from .errors import message_of
@@ -43,7 +43,7 @@ def train(context: typer.Context, task: Annotated[str, typer.Argument(help="text
         dataclasses, trainer_of = TASKS[task]
         trainer, inputs = trainer_of(*training.parse(context.args, *dataclasses, TrainingArguments))
         metrics = training.train_and_test(trainer, inputs)
-        typer.echo(json.dumps({"output_dir": trainer.args.output_dir, **metrics}))
+        say({"output_dir": trainer.args.output_dir, **metrics}, True)
 
 
 def _pictures(paths: list[Path]) -> list[Path]:
@@ -75,7 +75,7 @@ def explain(
         output.mkdir(parents=True, exist_ok=True)
         results, failed = (_tabled if form == "parquet" else _drawn)(explainer, items, output, form, as_json)
         lines = [_line(result) for result in results]
-        say({"explanations": results, "failed": failed}, as_json, "\n".join(lines))
+        say({"explanations": results, "failed": failed}, as_json, *lines)
         if failed:
             raise typer.Exit(1)
 
@@ -93,7 +93,7 @@ def _drawn(explainer: Explainer, items: list, output: Path, form: str, quiet: bo
         try:
             results.append(_explained(explainer, item, figure_file(output, item, form)))
         except Exception as error:  # decoders raise of all kinds, and one bad input does not end the run
-            typer.echo(f"bcos-hf: {item}: {message_of(error)}", err=True)
+            typer.echo(f"bcos-hf: {visible(item)}: {message_of(error)}", err=True)
     return results, len(items) - len(results)
 
 

@@ -12,7 +12,9 @@ from transformers.utils import cached_file
 
 from bcos_hf.models import load_saved as load
 from bcos_hf.models.bcos_class_names import class_names, distinct_names, written_class
+from bcos_hf.models.bcos_processors import FILES, saved_processor
 from bcos_hf.models.bcos_writing import is_free
+from bcos_hf.visualization.reading import visible
 
 from .errors import Commands, UsageError, message_of
 
@@ -36,25 +38,11 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain, as no escape sequence is written
     pretty_exceptions_enable=False,
     help="Pretrained networks, made inherently interpretable.",
 )
 AS_JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-
-# what loads a processor -> files of which it needs one
-FILES = {
-    AutoTokenizer: (
-        "tokenizer_config.json",
-        "tokenizer.json",
-        "vocab.json",
-        "vocab.txt",
-        "tokenizer.model",
-        "spiece.model",
-        "sentencepiece.bpe.model",
-    ),
-    AutoImageProcessor: ("preprocessor_config.json", "processor_config.json"),
-}
 
 
 @contextmanager
@@ -69,9 +57,9 @@ def told() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def say(result: dict, as_json: bool, text: str) -> None:
-    """Print `result` as one JSON object, or `text`."""
-    typer.echo(json.dumps(result) if as_json else text)
+def say(result: dict, as_json: bool, *lines: str) -> None:
+    """Print `result` as one JSON object, or `lines`, in each of which a name that has line breaks stays on its line."""
+    typer.echo(json.dumps(result).replace("\x7f", "\\u007f") if as_json else "\n".join(map(visible, lines)))
 
 
 def processors(source: str) -> list:
@@ -80,13 +68,14 @@ def processors(source: str) -> list:
     Raises:
         ValueError: one of which there are files that cannot be loaded.
     """
-    return [_loaded(auto, source) for auto, files in FILES.items() if any(_has(source, name) for name in files)]
+    kinds = (AutoTokenizer, AutoImageProcessor)
+    return [saved_processor(auto, source) for auto in kinds if any(_has(source, name) for name in FILES[auto])]
 
 
 def saved_processors(source: str) -> list:
     """As `processors`; those that were saved as one, as of a CLIP, stay one."""
     whole = _has(source, "processor_config.json")
-    return [_loaded(AutoProcessor, source)] if whole else processors(source)
+    return [saved_processor(AutoProcessor, source)] if whole else processors(source)
 
 
 def _has(source: str, name: str) -> bool:
@@ -94,15 +83,6 @@ def _has(source: str, name: str) -> bool:
     quiet = dict.fromkeys(("missing_entries", "gated_repo", "connection_errors"), False)
     found = cached_file(source, name, **{f"_raise_exceptions_for_{kind}": raises for kind, raises in quiet.items()})
     return found is not None
-
-
-def _loaded(auto: type, source: str):
-    """A tokenizer, image processor or both. Raises a ValueError that names the model where it cannot be loaded."""
-    try:
-        return auto.from_pretrained(source, **({} if auto is AutoTokenizer else {"backend": "pil"}))
-    except Exception as error:  # tokenizers raises of all kinds
-        what = auto.__name__.removeprefix("Auto")
-        raise ValueError(f"{source}: its {what} cannot be loaded ({error}). Repair or remove its files.") from error
 
 
 def hub_id(dataset: str) -> str | None:
@@ -129,7 +109,7 @@ def processor_of(loaded, source: str):
     if not any(_has(source, name) for name in FILES[auto]):
         what = "an image processor" if of_images(loaded) else "a tokenizer"
         raise ValueError(f"{source}: expected {what} beside the model, found none of {', '.join(FILES[auto])}.")
-    return _loaded(auto, source)
+    return saved_processor(auto, source)
 
 
 def written_target(loaded, text: str | None, columns=()) -> int | str | None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from transformers import AutoConfig
 
 import bcos_hf
 from bcos_hf import models
@@ -12,7 +11,7 @@ from bcos_hf.data.image_inputs import image_processor
 from bcos_hf.hub.conversion_record import save_conversion
 from bcos_hf.hub.push import save_evaluation
 from bcos_hf.metrics.agreement import conversion_kept
-from bcos_hf.models.bcos_bounds import check_folder
+from bcos_hf.models.bcos_bounds import check_folder, saved_config
 from bcos_hf.models.bcos_writing import filled_at_once
 
 from .calibration_data import HELD_OUT, Calibration, Columns, calibration_of
@@ -61,7 +60,7 @@ def convert(
         check_new(folder, source)
         check_folder(source)
         _check(calibrate, weight_norm, b, r2_budget)
-        if calibrate is not None and input_encoding is None and AutoConfig.from_pretrained(source).model_type in CNNS:
+        if calibrate is not None and input_encoding is None and saved_config(source).model_type in CNNS:
             input_encoding = "add_inverse"
         given = {"b": b, "weight_norm": weight_norm, "input_encoding": input_encoding}
         fields = {"keep_biases": keep_biases, **{name: value for name, value in given.items() if value is not None}}
@@ -112,7 +111,7 @@ def _tell(model, folder: Path, kept: dict, notes: list[str], verbose: bool, as_j
         notes = [*notes, f"New and random, to be trained: {', '.join(report.new[:4])}."]
     made = {"model": type(model).__name__, "folder": str(folder), "metrics": kept, "notes": notes, **report.to_dict()}
     lines = [f"{type(model).__name__}: {report.summary()}", *notes, f"Saved to {folder}."]
-    say(made, as_json, "\n".join([*([str(report), ""] if verbose else []), *lines]))
+    say(made, as_json, *([*str(report).splitlines(), ""] if verbose else []), *lines)
 
 
 def _notes(read: Calibration, kept: dict) -> list[str]:

@@ -70,7 +70,7 @@ def explain_dataset(
 
             made["address"] = push_explanations(output, push_to, private=private)
         text = f"{made['rows']} rows explained, {made['skipped']} skipped, in {len(made['files'])} files. Saved to {output}."
-        say(made, as_json, "\n".join([text, *filter(None, [made.get("address")])]))
+        say(made, as_json, text, *filter(None, [made.get("address")]))
 
 
 @app.command()
@@ -105,4 +105,4 @@ def evaluate(
         if save:
             save_evaluation(model, made["metrics"], [hub_id(dataset)] if hub_id(dataset) else None)
         lines = [f"{name}: {value['mean']:.4g} ({value['low']:.4g} to {value['high']:.4g}, n = {value['n']})" for name, value in made["metrics"].items()]
-        say(made, as_json, "\n".join(lines))
+        say(made, as_json, *lines)

@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from bcos_hf.visualization.reading import visible
+from bcos_hf.visualization.terminal import harmless_streams
 
 
 UsageError = typer.BadParameter.__base__  # click's, or that of the copy of click which typer has
@@ -39,9 +40,14 @@ class Commands(TyperGroup):
     """The commands, whose wrong usage is said in one or two lines, without a page of usage, and ends with status 2."""
 
     def main(self, *args, standalone_mode: bool = True, **kwargs):
-        """As click's, but for what is said on an error; Ctrl-C ends with status 130 and says nothing."""
+        """As click's, but for what is said on an error, and harmless all; Ctrl-C ends with status 130 and says nothing."""
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
+        with harmless_streams():
+            self._run(*args, **kwargs)
+
+    def _run(self, *args, **kwargs):
+        """Run a command and end with its status."""
         try:
             done = super().main(*args, standalone_mode=False, **kwargs)
         except UsageError as error:

@@ -11,6 +11,7 @@ from bcos_hf.data.images import ImageColumns
 from bcos_hf.data.text import TextColumns
 from bcos_hf.models.bcos_class_names import class_names, written_class
 from bcos_hf.models.bcos_explanation import Explanation
+from bcos_hf.models.bcos_processors import saved_processor
 from bcos_hf.models.bcos_saving import auto_class_of
 from bcos_hf.models.bcos_text import token_number
 
@@ -71,7 +72,7 @@ class Explainer:
             raise ValueError(f"--position: expected none, as a {name} has one row of logits an input; got {position}.")
 
     def _prompts(self, source: str, prompts: list[str]) -> dict:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = saved_processor(AutoTokenizer, source)
         limit = getattr(getattr(self.model.config, "text_config", None), "max_position_embeddings", None)
         lengths = {"max_length": min(limit or tokenizer.model_max_length, tokenizer.model_max_length)}
         # SigLIP was trained on texts padded to their full length

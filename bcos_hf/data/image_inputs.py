@@ -17,6 +17,8 @@ from transformers.image_utils import SizeDict
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES, get_image_processor_class_from_name
 from transformers.utils import logging
 
+from bcos_hf.models.bcos_processors import checked_processor, saved_processor
+
 from .image_files import MODES, decode
 from .images import ImageColumns
 
@@ -71,8 +73,8 @@ def image_processor(source: str | os.PathLike, config: PreTrainedConfig, input_e
     "add_inverse" takes pictures in [0, 1], so they are not normalised.
     """
     try:
-        processor = AutoImageProcessor.from_pretrained(source, backend="pil")
-    except (OSError, UnicodeDecodeError):  # the latter where `source` is a file of weights
+        processor = saved_processor(AutoImageProcessor, source)
+    except OSError:
         family = config.model_type.removeprefix("bcos_").removesuffix("_vision_model").replace("clip_resnet", "clip")
         name = IMAGE_PROCESSOR_MAPPING_NAMES.get(family, IMAGE_PROCESSOR_MAPPING_NAMES["vit"])["pil"]
         processor = get_image_processor_class_from_name(name)()
@@ -80,11 +82,12 @@ def image_processor(source: str | os.PathLike, config: PreTrainedConfig, input_e
         logger.warning(f"{source}: there is no image processor, so a {name} for {size} pixels is used.")
     if input_encoding == "add_inverse":
         processor.do_rescale, processor.rescale_factor, processor.do_normalize = True, 1 / 255, False
-    return processor if size is None else resized(processor, size)
+    return checked_processor(processor if size is None else resized(processor, size))
 
 
 def output_size(processor: BaseImageProcessor, channels: int = 3) -> tuple[int, int]:
     """Height and width of what `processor` makes. Raises a ValueError if they depend on the picture's, as batches could not be stacked."""
+    checked_processor(processor)
     images = (Pillow.new(MODES[channels], size) for size in ((90, 60), (60, 90)))
     wide, high = (tuple(processor(image, return_tensors="pt")["pixel_values"].shape[-2:]) for image in images)
     if wide != high:

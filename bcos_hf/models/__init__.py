@@ -43,7 +43,7 @@ from . import (
     modeling_simple_vit,
     modeling_vgg,
 )
-from .bcos_bounds import check_folder
+from .bcos_bounds import saved_config
 from .bcos_pipelines import PIPELINES, BcosImageExplanationPipeline, BcosTextExplanationPipeline
 from .bcos_saving import classes_of, whole_weights
 
@@ -142,8 +142,7 @@ def standard_of(source: str | os.PathLike | PreTrainedModel, auto_class: type | 
         return source, set()
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"bcosify: expected a Hub id, a folder or a transformers model, got a {type(source).__name__}.")
-    check_folder(source)
-    config = AutoConfig.from_pretrained(source)
+    config = saved_config(source)
     if auto_class is None:
         saved_as = (config.architectures or ["no class"])[0]
         _twin_class(config, saved_as)
@@ -207,9 +206,7 @@ def saved_class(source: str | os.PathLike) -> type:
     Raises:
         ValueError: the configuration names no class, or one that there is not.
     """
-    check_folder(source)
-    check_folder(source)
-    config = AutoConfig.from_pretrained(source)
+    config = saved_config(source)
     name = (config.architectures or [None])[0]
     if name is None:
         raise ValueError(f"{source}: expected the name of a class in config.json (architectures), found none.")

@@ -17,11 +17,12 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import nn
+from transformers import AutoConfig, PreTrainedConfig
 
 
 # fields, by how they are named -> the largest number there; the first that fits
 LARGEST = (
-    (r"image_size|size|crop_size|height|width|shortest_edge|longest_edge", 4096),
+    (r"image_size|size|crop_size|pad_size|height|width|shortest_edge|longest_edge|max_height|max_width", 4096),
     (r"num_labels|id2label", 100_000),
     (r"(num_)?(\w+_)?(hidden_layers|layers|layer|depths?|stages)", 1_000),
     (r"vocab_size|type_vocab_size|max_position_embeddings|n_positions|n_ctx", 100_000_000),
@@ -30,6 +31,9 @@ LARGEST = (
 PATTERNS = [(re.compile(pattern), largest) for pattern, largest in LARGEST]
 LAYERS = PATTERNS[2][0]
 IMAGES = ("preprocessor_config.json", "processor_config.json")
+TEXTS = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
+JSON_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", *IMAGES, *TEXTS)
+LONGEST_LIST = 10_000
 WIDE = 100_000
 FEW_LAYERS = 100  # which are built soon, and then the tensors that are missing can be named
 SPARE = 1 << 28  # numbers of a new head that a file of weights does not have
@@ -46,6 +50,7 @@ def check_sizes(values: dict, source: object = "the configuration", shapes: dict
     Raises:
         ValueError: a size beyond what any model has; the message names the field.
     """
+    _check_lists(values, source)
     widest = 8 * max((max(shape, default=1) for shape in (shapes or {}).values()), default=0)
     for name, value in _numbers(values):
         pattern, largest = next(((one, most) for one, most in PATTERNS if one.fullmatch(name)), (None, math.inf))
@@ -58,6 +63,15 @@ def check_sizes(values: dict, source: object = "the configuration", shapes: dict
                 f"{source}: {name}: expected a size that fits the weights, whose tensors are up to {widest // 8:,} wide, "
                 f"got {value:,.0f}. Nothing was built."
             )
+
+
+def _check_lists(values: dict, source: object, depth: int = 0) -> None:
+    """Raise a ValueError for a list that is too long to be of a model, before anything looks at each of its values."""
+    for name, value in values.items():
+        if isinstance(value, list | tuple) and len(value) > LONGEST_LIST:
+            raise ValueError(f"{source}: {name}: expected at most {LONGEST_LIST:,} values, got {len(value):,}. Nothing was built; repair the configuration.")
+        if isinstance(value, dict) and depth < 5:
+            _check_lists(value, source, depth + 1)
 
 
 def _numbers(values: dict, depth: int = 0) -> Iterator[tuple[str, float]]:
@@ -78,16 +92,49 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_folder(source: object) -> None:
-    """Look at the configurations that a folder or a cached Hub id has, of its model and its images.
+def check_folder(source: object, subfolder: str | None = None) -> None:
+    """Look at the JSON files that a folder or a cached Hub id has, of its model, its images and its texts.
 
     Raises:
-        ValueError: a size beyond what any model has, or a file that is no JSON; the message names it.
+        ValueError: a size beyond what any model has, or a file that is damaged; the message names it.
+        OSError: a folder without a configuration.
     """
+    source = os.path.join(source, subfolder) if subfolder and isinstance(source, str | os.PathLike) and os.path.isdir(source) else source
     shapes = stored_shapes(source)
-    for name in ("config.json", *IMAGES):
-        if (file := _file(source, name)) is not None:
-            check_sizes(read_json(file), source if name == "config.json" else file, shapes if name == "config.json" else None)
+    if isinstance(source, str | os.PathLike) and os.path.isdir(source) and not Path(source, "config.json").is_file():
+        raise FileNotFoundError(f"{source}: expected the folder of a model, with a config.json, found none. Save or download it again.")
+    for name in JSON_FILES:
+        if (file := file_of(source, name)) is not None:
+            check_file(file, source if name == "config.json" else file, shapes)
+
+
+def saved_config(source: str | os.PathLike, **fields) -> PreTrainedConfig:
+    """As `AutoConfig.from_pretrained`, of a folder that was looked at.
+
+    Raises:
+        ValueError: as `check_folder`, or values that no configuration has; the message names the folder.
+        OSError: there is none.
+    """
+    check_folder(source)
+    try:
+        return AutoConfig.from_pretrained(source, **fields)
+    except Exception as error:  # a damaged file makes transformers raise of all kinds
+        if isinstance(error, ValueError | OSError) and str(source) in str(error):
+            raise
+        raise ValueError(f"{source}: its config.json cannot be used ({error}). Save or download it again.") from error
+
+
+def check_file(file: Path, source: object, shapes: dict | None = None) -> None:
+    """Look at one JSON file beside a model; arguments as of `check_sizes`. Raises a ValueError that names it."""
+    values = read_json(file)
+    if file.name == "config.json":
+        if not values:
+            raise ValueError(f"{file}: expected the configuration of a model, got an empty object. Save or download it again.")
+        check_sizes(values, source, shapes)
+    elif file.name in IMAGES:
+        check_sizes(values, source)
+    elif file.name == "tokenizer.json" and not isinstance(values.get("model"), dict):
+        raise ValueError(f"{file}: expected a tokenizer with a 'model', got an object with {sorted(values)[:8]}. Save or download it again.")
 
 
 @contextmanager
@@ -138,7 +185,8 @@ def read_json(file: Path) -> dict:
     return found
 
 
-def _file(source: object, name: str) -> Path | None:
+def file_of(source: object, name: str) -> Path | None:
+    """The file `name` of a folder or a cached Hub id; None where it has none."""
     if not isinstance(source, str | os.PathLike):
         return None
     if os.path.isdir(source):

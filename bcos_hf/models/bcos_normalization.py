@@ -6,6 +6,8 @@ from transformers import AutoImageProcessor, PreTrainedModel
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES, get_image_processor_class_from_name
 from transformers.utils import logging
 
+from .bcos_processors import saved_processor
+
 
 logger = logging.get_logger(__name__)
 
@@ -25,8 +27,8 @@ def normalization_of(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
     """`normalization` of the image processor that lies where `model` came from; with a warning of its family's, where there is none."""
     source = model.config._name_or_path
     try:
-        processor = AutoImageProcessor.from_pretrained(source, backend="pil")
-    except (OSError, ValueError, KeyError, TypeError):
+        processor = saved_processor(AutoImageProcessor, source)
+    except OSError:
         kind = model.config.model_type.removesuffix("_vision_model").replace("clip_resnet", "clip")
         processor = get_image_processor_class_from_name(IMAGE_PROCESSOR_MAPPING_NAMES.get(kind, IMAGE_PROCESSOR_MAPPING_NAMES["vit"])["pil"])()
         logger.warning(

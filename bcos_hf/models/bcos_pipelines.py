@@ -8,6 +8,8 @@ import torch
 from transformers import ImageClassificationPipeline, TextClassificationPipeline
 
 from .bcos_class_names import class_names, class_number, numbered
+from .bcos_processors import checked_processor
+from .bcos_processors import checked_processor
 from .bcos_text import positions_of
 
 
@@ -21,6 +23,7 @@ class _Explains:
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        checked_processor(getattr(self, "image_processor", None))
         name = type(self.model).__name__
         if not hasattr(self.model, "explain"):
             raise TypeError(f"{self.task_name}: expected a B-cos model, got a {name}. Convert it with bcos_hf.bcosify and fine-tune it.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from .bcos_batch_norm import BATCH_NORMS
-from .bcos_bounds import check_sizes
+from .bcos_bounds import check_file, check_sizes, file_of
 from .bcos_inputs import ENCODINGS
 from .bcos_layers import WEIGHT_NORMS, check_b
 
@@ -80,13 +80,26 @@ class BcosConfigMixin:
                 "One value cannot serve both: rename the B-cos field."
             )
 
+    def __new__(cls, *args, **kwargs):
+        """A configuration whose sizes are looked at first, as transformers checks each value of a list and makes a name for every label."""
+        check_sizes(kwargs, cls.__name__)
+        return super().__new__(cls)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """As transformers', of a file that is no default in disguise: a ValueError names one that is empty or no object."""
+        file = None if kwargs.get("subfolder") else file_of(pretrained_model_name_or_path, "config.json")
+        if file is not None:
+            check_file(file, pretrained_model_name_or_path)
+        return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+
     def __post_init__(self, **kwargs) -> None:
         for old, new in RENAMED.items():
             if old in kwargs:
                 setattr(self, new, kwargs.pop(old))
         if __name__.startswith("bcos_hf."):  # which has the pipelines itself: no remote code is needed
             kwargs.pop("custom_pipelines", None)
-        check_sizes({**vars(self), **kwargs}, type(self).__name__)  # first, as transformers makes a name for every label
+        check_sizes({**vars(self), **kwargs}, type(self).__name__)
         super().__post_init__(**kwargs)
         self.validate_bcos()  # here too, for a plain ValueError: the validators of @strict wrap theirs
 

@@ -187,7 +187,7 @@ class BcosModelMixin:
             OSError: a damaged weight file, or one that lacks tensors of the saved model or has others, which are listed. Parts that the saved model does
                 not have, such as another head, are new and are logged.
         """
-        check_folder(pretrained_model_name_or_path)
+        check_folder(pretrained_model_name_or_path, kwargs.get("subfolder"))
         wanted = kwargs.pop("output_loading_info", False)
         with whole_weights(pretrained_model_name_or_path), no_larger_than_stored(pretrained_model_name_or_path):
             made, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)

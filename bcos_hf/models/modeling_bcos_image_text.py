@@ -60,8 +60,13 @@ class BcosImageEmbeddingMixin(BcosVisionModelMixin):
         Args:
             pixel_values: [N, C, H, W] as the image processor gives them.
             text_embeds: [P, D], of any length. A model with a text tower takes input_ids [P, L] (and attention_mask) in their place.
+<<<<<<< HEAD
             targets, contrast: prompts, by number or, with `prompts`, by their text, as `BcosVisionModelMixin.explain` takes
                 classes; None is the prompt that fits best.
+=======
+            targets, contrast: prompts, by number or, with `prompts`, by their text, as `BcosVisionModelMixin.explain` takes classes; None is
+                the prompt that fits best.
+>>>>>>> cef02bea2b90109d11f47a4779b16f6bbb9946a6
             return_weights, chunk, **inputs: as there.
             prompts: P texts, for legends.
             unpool: compare each position with the prompts in the place of the pooled embedding (CLIP's ResNets); the explained number is then

@@ -12,6 +12,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassif
 from bcos_hf import training
 from bcos_hf.data import load_text_dataset, prompts_of, stacked
 from bcos_hf.metrics import ZeroShotClassifier, class_embeddings, confident_texts
+from bcos_hf.models.bcos_processors import saved_processor
 
 
 TEXTS_AT_ONCE, PICTURES_AT_ONCE = 32, 25
@@ -62,7 +63,7 @@ class TextSubject(Subject):
     @cached_property
     def tokenizer(self):
         """The model's."""
-        return AutoTokenizer.from_pretrained(self.folder)
+        return saved_processor(AutoTokenizer, self.folder)
 
     @cached_property
     def rows(self) -> tuple:
@@ -106,7 +107,7 @@ class PictureSubject(Subject):
     @cached_property
     def processor(self):
         """The model's."""
-        return AutoImageProcessor.from_pretrained(self.folder, backend="pil")
+        return saved_processor(AutoImageProcessor, self.folder)
 
     @cached_property
     def inputs(self) -> dict:
@@ -140,7 +141,7 @@ class PromptSubject(PictureSubject):
 
     def load(self) -> nn.Module:
         model = AutoModel.from_pretrained(self.folder).eval().to(self.device)
-        classes = class_embeddings(model, AutoTokenizer.from_pretrained(self.folder), prompts_of(self.names, self.arguments[0].templates))
+        classes = class_embeddings(model, saved_processor(AutoTokenizer, self.folder), prompts_of(self.names, self.arguments[0].templates))
         return ZeroShotClassifier(model, classes, model.logit_scale.exp().item())
 
     @cached_property

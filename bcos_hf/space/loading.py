@@ -10,6 +10,7 @@ from bcos_hf.data import image_processor
 from bcos_hf.data.image_inputs import colors_of
 from bcos_hf.models import load_saved, saved_class
 from bcos_hf.models.bcos_class_names import class_names
+from bcos_hf.models.bcos_processors import saved_processor
 
 
 # how a class name ends -> kind; all others have to be models of images and texts
@@ -53,4 +54,4 @@ def load(source, bcos: bool = True) -> Loaded:
     vision = getattr(model.config, "vision_config", model.config)
     encoding = getattr(model.config, "input_encoding", "normalized")
     processor = None if kind == "text" else image_processor(source, vision, encoding)
-    return Loaded(source, kind, model, processor, None if kind == "image" else AutoTokenizer.from_pretrained(source))
+    return Loaded(source, kind, model, processor, None if kind == "image" else saved_processor(AutoTokenizer, source))

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments,
 
 from bcos_hf.data.running_text import in_blocks, load_running_text
 from bcos_hf.models import standard_of
+from bcos_hf.models.bcos_processors import saved_processor
 from bcos_hf.models.bcos_text import positions_of
 
 from .arguments import BcosArguments, optional
@@ -52,7 +53,7 @@ def causal_lm_trainer(model_args: CausalModelArguments, data_args: RunningTextAr
         d.max_eval_samples, seed=training_args.data_seed or 0,
     )  # fmt: skip
     set_seed(training_args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(a.model_name_or_path)
+    tokenizer = saved_processor(AutoTokenizer, a.model_name_or_path)
     weight_norm = weight_norm_of(a, "unit")
     missing: set[str] = set()
     if a.conventional:

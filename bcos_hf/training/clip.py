@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from bcos_hf.checkpoints import from_openai_clip
 from bcos_hf.data.augmentation import Augmentation
@@ -17,6 +17,8 @@ from bcos_hf.data.images import load_image_dataset
 from bcos_hf.data.pictures import load_pictures
 from bcos_hf.data.prompts import prompts_of
 from bcos_hf.metrics.zero_shot import class_embeddings
+from bcos_hf.models.bcos_bounds import saved_config
+from bcos_hf.models.bcos_processors import saved_processor
 
 from .arguments import CLIPArguments, PictureArguments
 from .converting import converted, weight_norm_of
@@ -124,7 +126,7 @@ def clip_trainer(model_args: CLIPArguments, data_args: PictureArguments, trainin
         inputs["train"] = _taught(inputs["train"], taught_by.to(training_args.device), model_args.teacher_cache, data_args, training_args)
     classes = None
     if names is not None:
-        classes = class_embeddings(teacher, AutoTokenizer.from_pretrained(text_side(model_args.teacher)), prompts_of(names, model_args.templates))
+        classes = class_embeddings(teacher, saved_processor(AutoTokenizer, text_side(model_args.teacher)), prompts_of(names, model_args.templates))
     options = {"scale": model_args.loss_scale, "bias": model_args.loss_bias} if model_args.loss == "siglip" else {}
     trainer = DistillationTrainer(
         model=student,
@@ -154,13 +156,13 @@ def save_text_side(teacher: str, image_processor, folder: str | Path) -> None:
         OSError, ValueError: there is one, and it cannot be loaded.
     """
     source = text_side(teacher)
-    if not hasattr(AutoConfig.from_pretrained(source), "text_config"):
+    if not hasattr(saved_config(source), "text_config"):
         return
     if Path(source).is_dir() and not any(Path(source, name).is_file() for name in TOKENIZER_FILES):
         return
-    processor = AutoProcessor.from_pretrained(source)
+    processor = saved_processor(AutoProcessor, source)
     if hasattr(processor, "image_processor"):
         processor.image_processor = image_processor
         processor.save_pretrained(folder)
         return
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    saved_processor(AutoTokenizer, source).save_pretrained(folder)

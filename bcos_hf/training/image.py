@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, TrainingArguments, set_seed
+from transformers import AutoModelForImageClassification, PreTrainedModel, TrainingArguments, set_seed
 
 from bcos_hf.data.augmentation import Augmentation, mixup
 from bcos_hf.data.image_inputs import image_processor, output_size, prepare_images
@@ -14,6 +14,7 @@ from bcos_hf.data.keras_resnet import resnet50_folder
 from bcos_hf.data.onnx_vit import vit_s_folder
 from bcos_hf.data.splits import label_fields
 from bcos_hf.models import standard_of
+from bcos_hf.models.bcos_bounds import saved_config
 
 from .arguments import ImageDataArguments, ImageModelArguments
 from .averaging import AveragingCallback
@@ -60,7 +61,7 @@ def load_standard(args: ImageModelArguments, names: list[str], size: int | None 
     """
     labels = {**label_fields(names), "problem_type": CLASSES}
     if args.from_scratch:
-        model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(source_of(args), **labels), dtype=torch.float32)
+        model = AutoModelForImageClassification.from_config(saved_config(source_of(args), **labels), dtype=torch.float32)
         new = set(model.state_dict())
     else:
         made = {"ignore_mismatched_sizes": True, "dtype": torch.float32, "output_loading_info": True, **labels}

@@ -18,6 +18,8 @@ from transformers import (
 from bcos_hf.data import load_text_dataset, minilm_folder, tokenize
 from bcos_hf.data.splits import label_fields
 from bcos_hf.models import standard_of
+from bcos_hf.models.bcos_bounds import saved_config
+from bcos_hf.models.bcos_processors import saved_processor
 from bcos_hf.models.bcos_text import positions_of
 
 from .arguments import DataArguments, ModelArguments
@@ -38,10 +40,10 @@ DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "at
 def load_tokenizer(args: ModelArguments) -> tuple[PreTrainedTokenizerBase, AutoConfig]:
     """The tokenizer, with a padding token, and the configuration of the standard model."""
     source = source_of(args)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = saved_processor(AutoTokenizer, source)
     if tokenizer.pad_token_id is None:  # GPT-2's and Llama's have none
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer, AutoConfig.from_pretrained(source)
+    return tokenizer, saved_config(source)
 
 
 def _positions(config) -> int:
