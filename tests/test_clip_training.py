@@ -20,6 +20,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.image_utils import OPENAI_CLIP_MEAN
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from bcos_hf.checkpoints import from_openai_clip
 from bcos_hf.data.pictures import load_pictures
 from bcos_hf.metrics import image_embeddings, zero_shot_accuracy
 from bcos_hf.models.modeling_dual_encoder import DualEncoderConfig, DualEncoderModel
@@ -92,9 +93,10 @@ def history(output, quantity: str = "loss") -> list[float]:
 def test_two_processes_go_the_way_of_one_with_twice_the_batch(folder):
     """Negatives, what the loss learns, and the batch norms of a residual tower are shared."""
     torch.save(openai_state(), folder / "two.pt")
+    from_openai_clip(folder / "two.pt").save_pretrained(folder / "teacher-of-two")  # without a tokenizer, which is on the Hub
     varied = [
         "--teacher",
-        folder / "two.pt",
+        folder / "teacher-of-two",
         "--flip",
         "0.5",
         "--smallest_crop",

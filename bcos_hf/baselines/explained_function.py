@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bcos_hf.metrics.pixel_perturbation import FILLS
-from bcos_hf.models.bcos_class_names import asked_labels, class_names
+from bcos_hf.models.bcos_class_names import asked_labels, names_of
 from bcos_hf.models.bcos_explaining import asked
 from bcos_hf.models.bcos_explanation import Explanation, explained_logits
 from bcos_hf.models.bcos_precision import wide_dtype
@@ -99,7 +99,7 @@ def unexplained(model: nn.Module, targets, contrast, inputs: dict) -> tuple[Expl
         targets, contrast: as in `explain`. inputs: the model's, where it is.
     """
     logits, x = answered(model, inputs)
-    targets, contrast, relative = asked(logits, *asked_labels(targets, contrast, class_names(model.config, logits.shape[1])))
+    targets, contrast, relative = asked(logits, *asked_labels(targets, contrast, names_of(model, logits.shape[1])))
     numbers, pixels = explained_logits(logits, targets, contrast, relative).to(wide_dtype(logits)), inputs.get("pixel_values")
     contributions = numbers.new_zeros(*targets.shape, *(x.shape[1:2] if pixels is None else x.shape[2:]))
     return Explanation(logits, targets, contributions, torch.zeros_like(numbers), numbers, None, contrast, relative, pixel_values=pixels), x

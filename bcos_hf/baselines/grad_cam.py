@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bcos_hf.models.bcos_class_names import asked_labels, class_names
+from bcos_hf.models.bcos_class_names import asked_labels, names_of
 from bcos_hf.models.bcos_explaining import explained
 from bcos_hf.models.bcos_explanation import Explanation
 from bcos_hf.models.bcos_sharing import sharing
@@ -38,7 +38,7 @@ def grad_cam(model, pixel_values: Tensor | None = None, targets=None, contrast=N
     if hidden.dim() != 4:
         raise ValueError(f"grad_cam: expected a CNN, whose last hidden state is a map [N, D, h, w]; that of a {type(model).__name__} is {list(hidden.shape)}.")
     probe = torch.zeros(len(logits), device=logits.device, requires_grad=True)
-    asked = asked_labels(targets, contrast, class_names(model.config, logits.shape[1]))
+    asked = asked_labels(targets, contrast, names_of(model, logits.shape[1]))
     made = explained(logits, hidden, probe, *asked, channel_dim=1)
     cam = (made.weights.mean((-2, -1), keepdim=True) * hidden.detach()[:, None]).sum(2).relu()
     cam = F.interpolate(cam, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False)

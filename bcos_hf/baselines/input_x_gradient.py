@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from bcos_hf.models.bcos_class_names import asked_labels, class_names
+from bcos_hf.models.bcos_class_names import asked_labels, names_of
 from bcos_hf.models.bcos_explaining import explained
 from bcos_hf.models.bcos_explanation import Explanation
 from bcos_hf.models.bcos_sharing import sharing
@@ -32,7 +32,7 @@ def input_x_gradient(model, targets=None, contrast=None, **inputs: Tensor) -> Ex
     with torch.enable_grad(), nullcontext([leaf]) if pixel_values is not None else leaf_at(*input_of(model.base_model)) as leaves:
         logits = logits_of(model, inputs)
     probe = torch.zeros(len(logits), device=logits.device, requires_grad=True)
-    asked = asked_labels(targets, contrast, class_names(model.config, logits.shape[1]))
+    asked = asked_labels(targets, contrast, names_of(model, logits.shape[1]))
     made = explained(logits, leaves[0], probe, *asked, channel_dim=-1 if pixel_values is None else 1)
     made.pixel_values = pixel_values
     return made

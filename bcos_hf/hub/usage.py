@@ -53,7 +53,10 @@ def takes_image(model) -> bool:
 def _reading(model, folder: Path) -> dict[str, str]:
     """How an image is read for a model in `folder`, and shown in its colors, as code."""
     mode = "L" if getattr(model.config, "num_channels", 3) == 1 else "RGB"
-    normalizes = saved_processor(AutoImageProcessor, folder).do_normalize
+    try:
+        normalizes = saved_processor(AutoImageProcessor, folder).do_normalize
+    except OSError as error:
+        raise RuntimeError(f"the example does not run: {error}") from error
     colors = "mean=processor.image_mean, std=processor.image_std" if normalizes else "mean=0.0, std=1.0"
     return {"mode": mode, "colors": colors}
 

@@ -119,7 +119,8 @@ def saved_config(source: str | os.PathLike, **fields) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(source, **fields)
     except Exception as error:  # a damaged file makes transformers raise of all kinds
-        if isinstance(error, ValueError | OSError) and str(source) in str(error):
+        of_the_hub = isinstance(error, OSError) and not os.path.isdir(source)
+        if of_the_hub or (isinstance(error, ValueError | OSError) and str(source) in str(error)):
             raise
         raise ValueError(f"{source}: its config.json cannot be used ({error}). Save or download it again.") from error
 

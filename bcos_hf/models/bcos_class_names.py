@@ -29,6 +29,12 @@ def class_names(config: PreTrainedConfig, count: int | None = None) -> list[str]
     return [str(named[key]) for key in sorted(named)]
 
 
+def names_of(model, count: int) -> list[str] | None:
+    """As `class_names`, of any module: None of one without a configuration."""
+    config = getattr(model, "config", None)
+    return None if config is None else class_names(config, count)
+
+
 def distinct_names(names: Iterable[str]) -> list[str]:
     """`names`, with the number of the class behind those that several have; ImageNet has two cranes."""
     names = list(names)

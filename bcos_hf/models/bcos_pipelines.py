@@ -9,7 +9,6 @@ from transformers import ImageClassificationPipeline, TextClassificationPipeline
 
 from .bcos_class_names import class_names, class_number, numbered
 from .bcos_processors import checked_processor
-from .bcos_processors import checked_processor
 from .bcos_text import positions_of
 
 
