@@ -9,7 +9,6 @@ network, the same is done to a real CLIP: accelerate launch recipes/bcosify_clip
 """
 
 import argparse
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from bcos_hf.baselines import input_x_gradient, random_explanation
 from bcos_hf.data import TEMPLATES, ImageColumns, cifar10, image_processor, minilm_folder, prepare_images, prompts_of, resnet50_folder, stacked
 from bcos_hf.metrics import ZeroShotClassifier, class_embeddings, image_embeddings, play_grid_pointing_game, zero_shot_accuracy
 from bcos_hf.models.bcos_processors import saved_processor
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json
 from bcos_hf.models.modeling_dual_encoder import DualEncoderModel
 from bcos_hf.visualization import plot_image_rows
 from bcos_hf.visualization.terminal import harmless_main
@@ -112,7 +111,7 @@ def main() -> None:
     residuals = [game["bcos"]["max_relative_residual"], figure(bcos, x["bcos"], labels, names, output / "prompts.png")]
     metrics = {"zero_shot_accuracy": accuracy, "grid_pointing_game": game, "max_relative_residual": max(residuals), "seconds": time.perf_counter() - start}
     metrics |= {"seed": args.seed, "n": {"test": TEST, "grids": GRIDS}, "settings": settings}
-    write_text(done, json.dumps(metrics, indent=2) + "\n")
+    write_json(done, metrics)
     print(table(metrics))
 
 

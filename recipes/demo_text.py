@@ -23,7 +23,7 @@ from bcos_hf.hub import results_table, write_demo_card
 from bcos_hf.metrics import faithfulness
 from bcos_hf.metrics.word_valence import word_valence_correlation
 from bcos_hf.models.bcos_processors import saved_processor
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json
 from bcos_hf.training import DataArguments, ModelArguments, done_once, earlier_result, own_folder, parse, text_trainer, train_and_test, yaml_settings
 from bcos_hf.visualization.terminal import harmless_main
 
@@ -116,7 +116,7 @@ def main() -> None:
     shown = bcos.explain(**batches(list(test["text"][:20]), tokenizer)[0], tokenizer=tokenizer, return_weights=False)
     shown.merge_words().to_html(output / "explanations.html", title="Why a B-cos MiniLM finds these 20 test sentences positive or negative")
     print(write_demo_card(output, bcos, tokenizer, metrics))
-    write_text(done, json.dumps(metrics, indent=2) + "\n")
+    write_json(done, metrics)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from bcos_hf.baselines import grad_cam, input_x_gradient, random_explanation
 from bcos_hf.data import stacked
 from bcos_hf.metrics import play_grid_pointing_game, predicted_logits
 from bcos_hf.models.bcos_processors import saved_processor
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json
 from bcos_hf.visualization import plot_image_rows
 from bcos_hf.visualization.terminal import harmless_main
 
@@ -115,7 +115,7 @@ def main() -> None:
         "n": {"test": len(labels), "grids": GRIDS},
         "settings": settings,
     }
-    write_text(done, json.dumps(metrics, indent=2) + "\n")
+    write_json(done, metrics)
     print(table(metrics))
 
 

@@ -7,7 +7,6 @@ Writes one JSON file a data set: top-1, top-5 and per-class accuracy, and that o
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from transformers import AutoModel, AutoTokenizer
@@ -15,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 from bcos_hf.data import image_processor, load_image_dataset, prepare_images, prompts_of, stacked
 from bcos_hf.metrics import class_embeddings, image_embeddings, linear_probe_accuracy, zero_shot_accuracy
 from bcos_hf.models.bcos_processors import saved_processor
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json
 from bcos_hf.training import load_teacher, text_side
 from bcos_hf.visualization.terminal import harmless_main
 
@@ -54,7 +53,7 @@ def main() -> None:
         if train is not None:
             result.setdefault("linear_probe", {})[name] = linear_probe_accuracy((image_embeddings(model, train[0]), train[1]), (embeds, test[1]))
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(result, indent=2) + "\n")
+    write_json(path, result)
     print(path.read_text())
 
 

@@ -21,7 +21,7 @@ from bcos_hf.baselines import grad_cam, input_x_gradient
 from bcos_hf.data import image_processor, load_pictures, prepare_images, resnet50_folder, stacked
 from bcos_hf.data.images import read_parquet
 from bcos_hf.models.bcos_processors import saved_processor
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json, write_text
 from bcos_hf.visualization import gradient_to_image, on_white, plot_comparison, signed_map
 from bcos_hf.visualization.terminal import harmless_main
 
@@ -117,7 +117,7 @@ def main() -> None:
         "n": {"test": len(images), "grids": len(grids), "shown": len(shown)},
         "settings": settings,
     }
-    write_text(args.output_dir / f"{NAME}.json", json.dumps(result, indent=1) + "\n")
+    write_json(args.output_dir / f"{NAME}.json", result, indent=1)
 
 
 if __name__ == "__main__":

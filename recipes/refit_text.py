@@ -23,7 +23,7 @@ from bcos_hf.metrics import bootstrap_interval, faithfulness
 from bcos_hf.metrics.agreement import conversion_kept
 from bcos_hf.metrics.cost import machine
 from bcos_hf.models.bcos_processors import saved_processor
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json
 from bcos_hf.visualization.terminal import harmless_main
 
 
@@ -117,7 +117,7 @@ def main() -> None:
             runs = [{"seed": seed, **measure(b, seed, args)} for seed in seeds.get(name, SEEDS)]
             hardware = {**machine(), "threads": torch.get_num_threads()}
             found.setdefault(name, {})[str(b)] = {"runs": runs, "refit": args.refit, "machine": hardware}
-            write_text(args.output, json.dumps({"command": "python recipes/refit_text.py", **found}, indent=1) + "\n")
+            write_json(args.output, {"command": "python recipes/refit_text.py", **found}, indent=1)
             print(name, b, json.dumps(runs), flush=True)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from transformers import logging
 
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json, write_text
 from bcos_hf.reporting import Experiment, experiment_page, plot_experiment, results_page, run_experiment
 from bcos_hf.visualization.terminal import harmless_main
 
@@ -38,7 +38,7 @@ def main() -> None:
         recipe = {**experiment.recipe, "use_cpu": False} if args.use_gpu else experiment.recipe
         experiment = replace(experiment, seeds=args.seeds or experiment.seeds, recipe=recipe)
         result = run_experiment(experiment, args.output_dir / experiment.name)
-        write_text(args.results / f"{experiment.name}.json", json.dumps(result, indent=1) + "\n")
+        write_json(args.results / f"{experiment.name}.json", result, indent=1)
         print(experiment_page(result))
     results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(args.results.glob("*.json"))]
     for result in results:

@@ -1,6 +1,5 @@
 """A model on a whole data set: explain-dataset, evaluate."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from bcos_hf.data.one_split import resolved
 from bcos_hf.data.splits import sample
 from bcos_hf.hub.push import save_evaluation
 from bcos_hf.metrics import evaluate_classifier
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json
 
 from .common import AS_JSON, app, hub_id, load, of_images, processor_of, say, told, written_target
 
@@ -101,7 +100,7 @@ def evaluate(
         options = {"columns": columns, "batch_size": batch_size, "seed": seed, "count": grids, "threshold": threshold}
         made = {"model": model, "dataset": dataset, "split": split, **evaluate_classifier(loaded, processor, rows, names, **options)}
         if output is not None:
-            write_text(output, json.dumps(made, indent=2) + "\n")
+            write_json(output, made)
         if save:
             save_evaluation(model, made["metrics"], [hub_id(dataset)] if hub_id(dataset) else None)
         lines = [f"{name}: {value['mean']:.4g} ({value['low']:.4g} to {value['high']:.4g}, n = {value['n']})" for name, value in made["metrics"].items()]

@@ -11,7 +11,7 @@ import torch
 
 from bcos_hf import __version__
 from bcos_hf.data.fingerprints import weights_fingerprint
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json
 
 
 CONVERSION = "bcos_conversion.json"
@@ -53,7 +53,7 @@ def conversion_record(model) -> dict:
 
 def save_conversion(folder: str | Path, model) -> None:
     """Leave the record of `model` in its folder."""
-    write_text(Path(folder, CONVERSION), json.dumps(conversion_record(model), indent=2) + "\n")
+    write_json(Path(folder, CONVERSION), conversion_record(model))
 
 
 def trained_since(model, record: dict) -> bool | None:

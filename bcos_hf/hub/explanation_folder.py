@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bcos_hf.models.bcos_writing import write_text, written_whole
+from bcos_hf.models.bcos_writing import write_json, written_whole
 
 
 RECORD = "bcos_explanations_{}.json"
@@ -50,7 +50,7 @@ class ExplainedSplit:
     def save(self) -> None:
         """Write the record."""
         facts = {name: value for name, value in asdict(self).items() if name not in ("folder", "name")}
-        write_text(self.record, json.dumps(facts, indent=2) + "\n")
+        write_json(self.record, facts)
 
     def add(self, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
         """Write the next shard, a table at a time; its record is to be made by `counted`, when the tables are known to be all."""

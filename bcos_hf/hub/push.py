@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
 from bcos_hf.models import unwrapped
-from bcos_hf.models.bcos_writing import write_bytes, write_text
+from bcos_hf.models.bcos_writing import write_bytes, write_json, write_text
 
 from .card import model_card
 from .conversion_record import save_conversion
@@ -55,7 +55,7 @@ def write_model_folder(
 
 def save_evaluation(folder: str | Path, metrics: dict, datasets: list[str] | None = None) -> None:
     """Leave what was measured in a model's folder, as bcos_eval.json, for the card of its push. Arguments as those of `push`."""
-    write_text(Path(folder, EVALUATION), json.dumps({"metrics": metrics, "datasets": datasets}, indent=2) + "\n")
+    write_json(Path(folder, EVALUATION), {"metrics": metrics, "datasets": datasets})
 
 
 def recorded_evaluation(folder: str | Path) -> dict:

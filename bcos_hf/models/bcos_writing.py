@@ -7,6 +7,7 @@ whole, in one step of the file system, so that no file of it is ever that of ano
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -72,6 +73,11 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
 def write_text(path: str | os.PathLike, text: str) -> None:
     """As `write_bytes`, in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike, value, indent: int = 2) -> None:
+    """As `write_text`, of a value of JSON types."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from bcos_hf import training
 from bcos_hf.metrics.cost import machine
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json, write_text
 
 from .experiment import Experiment
 from .explainers import explainer_name, explainers_of
@@ -100,7 +100,7 @@ def _measured(experiment: Experiment, seed: int, folders: dict[int, dict[str, Pa
             subjects = subjects or _subjects(experiment, seed, folders)
             made = {model: TASKS[experiment.task].measures[name](subject, subjects, **options) for model, subject in subjects.items()}
             found = {"settings": settings, "explanations": made}
-            write_text(file, json.dumps(found, indent=2) + "\n")
+            write_json(file, found)
         for model, explainers in found["explanations"].items():
             for explainer, intervals in explainers.items():
                 merged[model][explainer].update(intervals)

@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.utils import logging
 
-from bcos_hf.models.bcos_writing import write_text
+from bcos_hf.models.bcos_writing import write_json
 
 
 logger = logging.get_logger(__name__)
@@ -73,7 +73,7 @@ def record(folder: str | Path, settings: dict, whole: bool = False) -> None:
     """Leave the settings in a folder; of a checkpoint that is `whole`, with the sizes of all its files."""
     folder = Path(folder)
     files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file() and file.name != RUN}
-    write_text(folder / RUN, json.dumps({"settings": settings, "files": files if whole else None}, indent=2) + "\n")
+    write_json(folder / RUN, {"settings": settings, "files": files if whole else None})
 
 
 def recorded(folder: str | Path) -> dict | None:
