@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from bcos_hf.data.image_files import upright
 from bcos_hf.data.image_inputs import for_channels, image_processor
 from bcos_hf.models.bcos_normalization import normalization
-from bcos_hf.models.bcos_processors import checked_processor, saved_processor
+from bcos_hf.models.bcos_processors import checked_processor, image_channels, saved_processor
 from bcos_hf.models.bcos_text import positions_of
 
 
@@ -147,7 +147,7 @@ def _image_batches(images: Iterator[Image.Image], processor, model: PreTrainedMo
     if getattr(model.config, "input_encoding", "none") == "add_inverse":
         unnormalized = {"do_normalize": False, "do_rescale": True, "rescale_factor": 1 / 255}
         processor = type(processor).from_dict({**processor.to_dict(), **unnormalized})
-    channels = getattr(getattr(model.config, "vision_config", model.config), "num_channels", 3)
+    channels = image_channels(model.config)
     processor, batches = for_channels(processor, channels), []
     while some := list(islice(images, IMAGE_BATCH)):
         made = [processor(upright(image, channels), return_tensors="pt")["pixel_values"] for image in some]
@@ -213,7 +213,7 @@ def _check_ids(ids: Tensor, model: PreTrainedModel) -> None:
 
 
 def _check_pixels(pixels: Tensor, model: PreTrainedModel) -> None:
-    channels = getattr(getattr(model.config, "vision_config", model.config), "num_channels", 3)
+    channels = image_channels(model.config)
     if pixels.dim() != 4 or not pixels.is_floating_point() or pixels.shape[1] != channels:
         shape = f"[N, {channels}, H, W] of floats"
         raise ValueError(

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from bcos_hf.models.bcos_explanation import Explanation
+from bcos_hf.models.bcos_processors import image_channels
 from bcos_hf.models.bcos_text import positions_of
 
 from .image_files import decode
@@ -91,8 +92,7 @@ class PictureRows:
 
     def __init__(self, model, processor, columns: ImageColumns, split: str) -> None:
         self.column = columns.image
-        vision = getattr(model.config, "vision_config", model.config)
-        channels = getattr(vision, "num_channels", 3)
+        channels = image_channels(model.config)
         processor = for_channels(processor, channels)
         self.reader = ImageInputs(split, ImageColumns(columns.image, None), processor, broken="skip", channels=channels)
         self.size = tuple(self.reader.zeros.shape[-2:])

@@ -14,10 +14,10 @@ from PIL import Image as Pillow
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 from transformers.image_utils import SizeDict
-from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES, get_image_processor_class_from_name
 from transformers.utils import logging
 
-from bcos_hf.models.bcos_processors import checked_processor, saved_processor
+from bcos_hf.models.bcos_normalization import mean_and_std
+from bcos_hf.models.bcos_processors import checked_processor, family_processor, saved_processor
 
 from .image_files import MODES, decode
 from .images import ImageColumns
@@ -35,11 +35,10 @@ def channels_of(processor: BaseImageProcessor) -> int:
     return 1 if getattr(processor, "do_normalize", False) and len(means) == 1 and not np.isscalar(processor.image_mean) else 3
 
 
-def colors_of(processor: BaseImageProcessor) -> dict[str, np.ndarray]:
+def colors_of(processor: BaseImageProcessor) -> dict[str, float | list[float]]:
     """What turns pixel_values back into the colors of the image: `mean` and `std` as of `to_picture`."""
-    scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)
-    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
-    return {"mean": (np.asarray(mean) / scale).tolist(), "std": (np.asarray(std) / scale).tolist()}
+    mean, std = mean_and_std(processor, processor.do_normalize)
+    return {"mean": mean.tolist(), "std": std.tolist()}
 
 
 def for_channels(processor: BaseImageProcessor, channels: int) -> BaseImageProcessor:
@@ -75,11 +74,9 @@ def image_processor(source: str | os.PathLike, config: PreTrainedConfig, input_e
     try:
         processor = saved_processor(AutoImageProcessor, source)
     except OSError:
-        family = config.model_type.removeprefix("bcos_").removesuffix("_vision_model").replace("clip_resnet", "clip")
-        name = IMAGE_PROCESSOR_MAPPING_NAMES.get(family, IMAGE_PROCESSOR_MAPPING_NAMES["vit"])["pil"]
-        processor = get_image_processor_class_from_name(name)()
+        processor = family_processor(config)
         size = size or getattr(config, "image_size", None) or 224
-        logger.warning(f"{source}: there is no image processor, so a {name} for {size} pixels is used.")
+        logger.warning(f"{source}: there is no image processor, so a {type(processor).__name__} for {size} pixels is used.")
     if input_encoding == "add_inverse":
         processor.do_rescale, processor.rescale_factor, processor.do_normalize = True, 1 / 255, False
     return checked_processor(processor if size is None else resized(processor, size))

@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
 from bcos_hf.models import unwrapped
+from bcos_hf.models.bcos_processors import image_channels
 from bcos_hf.models.bcos_writing import write_bytes, write_json, write_text
 
 from .card import model_card
@@ -34,8 +35,7 @@ def write_model_folder(
     if example is not None and takes_image(model):
         from bcos_hf.data.image_files import decode  # here, as data needs this folder
 
-        channels = getattr(model.config, "num_channels", 3)
-        decode(Path(example).read_bytes(), channels).save(folder / "example.png")
+        decode(Path(example).read_bytes(), image_channels(model.config)).save(folder / "example.png")
         example = folder / "example.png"
     loaded, ours = type(model).from_pretrained(folder), model.state_dict()
     different = [name for name, value in loaded.state_dict().items() if not torch.equal(value, ours[name].to(value.device))]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import AutoImageProcessor
 
-from bcos_hf.models.bcos_processors import saved_processor
+from bcos_hf.models.bcos_processors import image_channels, saved_processor
 from bcos_hf.models.bcos_saving import auto_class_of
 from bcos_hf.models.bcos_writing import write_text
 
@@ -52,7 +52,7 @@ def takes_image(model) -> bool:
 
 def _reading(model, folder: Path) -> dict[str, str]:
     """How an image is read for a model in `folder`, and shown in its colors, as code."""
-    mode = "L" if getattr(model.config, "num_channels", 3) == 1 else "RGB"
+    mode = "L" if image_channels(model.config) == 1 else "RGB"
     try:
         normalizes = saved_processor(AutoImageProcessor, folder).do_normalize
     except OSError as error:

@@ -83,7 +83,8 @@ def explained(logits: Tensor, x: Tensor, probe: Tensor, targets=None, contrast=N
     weights, constant = _rows(numbers, x, probe, chunk)
     dtype = wide_dtype(x)
     contributions = (weights * x.detach()[:, None]).sum(channel_dim if channel_dim < 0 else channel_dim + 1, dtype=dtype)
-    check_finite("contributions", torch.cat([contributions.flatten(2), constant.to(dtype)[..., None]], -1))
+    check_finite("contributions", contributions)
+    check_finite("contributions", constant.to(dtype))
     residual = numbers.detach().to(dtype) - contributions.flatten(2).sum(-1) - constant.to(dtype)
     return Explanation(logits.detach(), targets, contributions, constant.to(dtype), residual, weights, contrast, relative)
 

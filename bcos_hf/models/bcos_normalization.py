@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel
-from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES, get_image_processor_class_from_name
 from transformers.utils import logging
 
-from .bcos_processors import saved_processor
+from .bcos_processors import family_processor, saved_processor
 
 
 logger = logging.get_logger(__name__)
@@ -14,13 +13,16 @@ logger = logging.get_logger(__name__)
 
 def normalization(processor, normalizes: bool) -> tuple[Tensor, Tensor]:
     """Mean and deviation, [3] each, by which an image processor makes z = (x - mean) / std of an image x in [0, 1]."""
-    mean, std = (
-        torch.tensor(value, dtype=torch.float64).expand(3) for value in (processor.image_mean, processor.image_std)
-    )
-    if not normalizes:
-        mean, std = torch.zeros_like(mean), torch.ones_like(std)
-    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
-    return (mean / scale).float(), (std / scale).float()
+    mean, std = (value.expand(3).float() for value in mean_and_std(processor, normalizes))
+    return mean, std
+
+
+def mean_and_std(processor, normalizes: bool) -> tuple[Tensor, Tensor]:
+    """As `normalization`, in float64: a number for each channel that the processor tells apart, or one for all."""
+    mean, std = (processor.image_mean, processor.image_std) if normalizes else (0.0, 1.0)
+    scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)
+    mean, std = (torch.tensor(value, dtype=torch.float64) for value in (mean, std))
+    return mean / scale, std / scale
 
 
 def normalization_of(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
@@ -29,8 +31,7 @@ def normalization_of(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
     try:
         processor = saved_processor(AutoImageProcessor, source)
     except OSError:
-        kind = model.config.model_type.removesuffix("_vision_model").replace("clip_resnet", "clip")
-        processor = get_image_processor_class_from_name(IMAGE_PROCESSOR_MAPPING_NAMES.get(kind, IMAGE_PROCESSOR_MAPPING_NAMES["vit"])["pil"])()
+        processor = family_processor(model.config)
         logger.warning(
             f"input_encoding='add_inverse': {source or 'a model in memory'} has no image processor that says how images were normalized, so the mean "
             f"{processor.image_mean} and deviation {processor.image_std} of its family are taken. Pass processor=... to bcosify if they are others."

@@ -3,7 +3,11 @@
 import os
 from collections.abc import Iterator
 
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedConfig
+from transformers.models.auto.image_processing_auto import (
+    IMAGE_PROCESSOR_MAPPING_NAMES,
+    get_image_processor_class_from_name,
+)
 
 from .bcos_bounds import JSON_FILES, LARGEST, check_file, check_sizes, file_of
 
@@ -15,6 +19,7 @@ FILES = {
         "tokenizer.json",
         "vocab.json",
         "vocab.txt",
+        "merges.txt",
         "tokenizer.model",
         "spiece.model",
         "sentencepiece.bpe.model",
@@ -54,6 +59,18 @@ def saved_processor(auto: type, source: str | os.PathLike):
             raise OSError(f"{source}: there is no {what} ({error}).") from error
         raise ValueError(f"{source}: its {what} cannot be loaded from {', '.join(found)} ({error}). Repair or remove its files.") from error
     return checked_processor(made)
+
+
+def family_processor(config: PreTrainedConfig):
+    """The stock image processor of a model's family, for a model that has none of its own."""
+    family = config.model_type.removeprefix("bcos_").removesuffix("_vision_model").replace("clip_resnet", "clip")
+    names = IMAGE_PROCESSOR_MAPPING_NAMES.get(family, IMAGE_PROCESSOR_MAPPING_NAMES["vit"])
+    return get_image_processor_class_from_name(names["pil"])()
+
+
+def image_channels(config: PreTrainedConfig) -> int:
+    """How many channels the images have that a model takes, as its configuration or that of its image tower says; else 3."""
+    return getattr(getattr(config, "vision_config", config), "num_channels", 3)
 
 
 def checked_processor(processor):

@@ -18,7 +18,7 @@ from bcos_hf.data.pictures import load_pictures
 from bcos_hf.data.prompts import prompts_of
 from bcos_hf.metrics.zero_shot import class_embeddings
 from bcos_hf.models.bcos_bounds import saved_config
-from bcos_hf.models.bcos_processors import saved_processor
+from bcos_hf.models.bcos_processors import files_of, saved_processor
 
 from .arguments import CLIPArguments, PictureArguments
 from .converting import converted, weight_norm_of
@@ -32,7 +32,6 @@ from .training_rows import image_batches
 
 FIELDS = ("b", "keep_biases", "max_pool", "input_encoding")
 OPENAI_FILES = (".pt", ".pth")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model")
 OPENAI_TEXTS = "openai/clip-vit-base-patch32"  # all of OpenAI's models have its tokenizer
 
 
@@ -158,7 +157,7 @@ def save_text_side(teacher: str, image_processor, folder: str | Path) -> None:
     source = text_side(teacher)
     if not hasattr(saved_config(source), "text_config"):
         return
-    if Path(source).is_dir() and not any(Path(source, name).is_file() for name in TOKENIZER_FILES):
+    if Path(source).is_dir() and not any(files_of(AutoTokenizer, source)):
         return
     processor = saved_processor(AutoProcessor, source)
     if hasattr(processor, "image_processor"):
