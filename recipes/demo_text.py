@@ -10,6 +10,7 @@ faithful their explanations are, is measured on test sentences that none has see
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -90,6 +91,7 @@ def main() -> None:
     masked = batches(list(test["text"][:MASKED]), tokenizer)
     explained, twins = ([model.explain(**batch, return_weights=False) for batch in tqdm(masked, desc="explaining")] for model in (bcos, refit))
     rivals = [input_x_gradient(plain, **batch) for batch in masked]
+    explains = {"bcos": bcos.explain, "refit": refit.explain, "input_x_gradient": partial(input_x_gradient, plain)}
     generator = torch.Generator().manual_seed(args.seed)
     scores = {
         "bcos": (bcos, [e.contributions[:, 0] for e in explained]),
@@ -102,11 +104,7 @@ def main() -> None:
         "agreement": {name: (decided[name] == decided["conventional"]).double().mean().item() for name in ("bcos", "refit")},
         "faithfulness": {name: faithfulness(model, masked, score, tokenizer) for name, (model, score) in scores.items()},
         "max_relative_residual": max(e.relative_residual.max().item() for e in (*explained, *twins)),
-        "vader_spearman": {
-            "bcos": word_valence_correlation(bcos.explain, tokenizer, texts, words),
-            "refit": word_valence_correlation(refit.explain, tokenizer, texts, words),
-            "input_x_gradient": word_valence_correlation(lambda **inputs: input_x_gradient(plain, **inputs), tokenizer, texts, words),
-        },
+        "vader_spearman": {name: word_valence_correlation(explain, tokenizer, texts, words) for name, explain in explains.items()},
         "seconds": time.perf_counter() - start,
         "seed": args.seed,
         "n_test": len(test),
