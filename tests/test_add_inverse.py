@@ -25,16 +25,22 @@ def test_it_is_the_standard_model(image_family):
     standard = tiny(image_family)
     twin = bcosify(standard, processor=processor(do_normalize=False), **{**SAME_IMAGE, "input_encoding": "add_inverse"})
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
-    torch.testing.assert_close(twin(x).logits, standard(normalized(x)).logits, rtol=0, atol=1e-5)  # mean and deviation are float32
+    torch.testing.assert_close(
+        twin(x).logits, standard(normalized(x)).logits, rtol=0, atol=1e-5
+    )  # mean and deviation are float32
     assert twin.explain(x).relative_residual.max() < 1e-8
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "clip_resnet", "dual_encoder"])
 def test_towers(kind):
     torch.manual_seed(0)
-    standard = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **EMBEDDERS[kind])).eval().double()
+    standard = (
+        transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **EMBEDDERS[kind])).eval().double()
+    )
     fields = dict(b=1.0, keep_biases=True, weight_norm="none", max_pool="keep", input_encoding="add_inverse")
-    twin = bcosify(standard, processor=processor(), **fields, **({"keep_positions": True} if kind == "clip_resnet" else {}))
+    twin = bcosify(
+        standard, processor=processor(), **fields, **({"keep_positions": True} if kind == "clip_resnet" else {})
+    )
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     expected = standard.get_image_features(pixel_values=normalized(x)).pooler_output
     torch.testing.assert_close(twin.image_embeds(x), expected, rtol=0, atol=1e-5)

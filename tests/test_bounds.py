@@ -15,7 +15,14 @@ from bcos_hf.models.bcos_bounds import check_sizes
 from bcos_hf.space.loading import load
 
 
-HUGE = {"num_hidden_layers": 10**6, "num_labels": 10**9, "hidden_size": 10**9, "intermediate_size": 10**9, "max_out": 10**9, "vocab_size": 10**9}
+HUGE = {
+    "num_hidden_layers": 10**6,
+    "num_labels": 10**9,
+    "hidden_size": 10**9,
+    "intermediate_size": 10**9,
+    "max_out": 10**9,
+    "vocab_size": 10**9,
+}
 HUGE |= {"image_size": 30_000, "depths": [10**6], "max_position_embeddings": 10**9, "num_attention_heads": 10**8}
 BELOW = {"num_hidden_layers": 900, "hidden_size": 900_000, "vocab_size": 90_000_000}  # which only the weights tell
 

@@ -19,7 +19,10 @@ NAMES = {3: "cat", 7: "dog", 8: "7"}  # starts at 3, has a gap, and a numeral
 
 def test_names_are_numbers(family, batch):
     model = bcosify(tiny(family, id2label=NAMES, label2id={name: key for key, name in NAMES.items()}))
-    by_number, by_name = model.explain(**batch, targets=1, contrast=0), model.explain(**batch, targets="dog", contrast="cat")
+    by_number, by_name = (
+        model.explain(**batch, targets=1, contrast=0),
+        model.explain(**batch, targets="dog", contrast="cat"),
+    )
     assert torch.equal(by_name.contributions, by_number.contributions) and by_name.labels == list(NAMES.values())
     assert model.explain(**batch, targets=["7", "cat", 1]).targets.tolist() == [[2], [0], [1]]
     assert model.explain(**batch, targets=np.array([["7", "cat"]] * 3)).targets.tolist() == [[2, 0]] * 3

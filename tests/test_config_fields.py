@@ -41,7 +41,13 @@ def test_a_field_in_both_is_refused_when_the_class_is_made():
 @pytest.mark.parametrize("family", ["bert", "vit", "resnet"])
 def test_a_conversion_inherits_no_field_of_ours_from_the_standard_configuration(family):
     standard = tiny(family)
-    for name, value in {"b": 7.0, "keep_biases": True, "use_bias": True, "hidden_activation": "relu", "weight_norm": "none"}.items():
+    for name, value in {
+        "b": 7.0,
+        "keep_biases": True,
+        "use_bias": True,
+        "hidden_activation": "relu",
+        "weight_norm": "none",
+    }.items():
         setattr(standard.config, name, value)
     default = type(bcosify(tiny(family)).config)()
     made = bcosify(standard).config
@@ -59,5 +65,9 @@ def test_a_folder_saved_under_the_old_names_loads(family, tmp_path):
         values[old] = values.pop(new)
     file.write_text(json.dumps(values))
     loaded = AutoModel.from_pretrained(tmp_path)
-    assert (loaded.config.keep_biases, loaded.config.bcos_eps, loaded.config.inner_activation) == (True, 2e-3, "identity")
+    assert (loaded.config.keep_biases, loaded.config.bcos_eps, loaded.config.inner_activation) == (
+        True,
+        2e-3,
+        "identity",
+    )
     assert not {*RENAMED} & {*loaded.config.to_dict()}

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, BertTokenizerFast, ConvNextImageProcessorPil, pipeline
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    BertTokenizerFast,
+    ConvNextImageProcessorPil,
+    pipeline,
+)
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from typer.testing import CliRunner
 
@@ -21,10 +29,25 @@ from bcos_hf.space.loading import load
 
 
 ROOT = Path(bcos_hf.__file__).parents[1]
-NO_JSON = {"empty": b"", "cut": None, "list": b"[]", "null": b"null", "bytes": b"\xff\xfe\x00", "nested": b"[" * 100_000}
+NO_JSON = {
+    "empty": b"",
+    "cut": None,
+    "list": b"[]",
+    "null": b"null",
+    "bytes": b"\xff\xfe\x00",
+    "nested": b"[" * 100_000,
+}
 # file -> the model that it lies beside, and what it may hold instead of what was saved
 DAMAGES = {
-    "config.json": ("bert", NO_JSON | {"object": b"{}", "type": b'{"model_type": 5}', "field": b'{"model_type": "bcos_bert", "hidden_size": "wide"}'}),
+    "config.json": (
+        "bert",
+        NO_JSON
+        | {
+            "object": b"{}",
+            "type": b'{"model_type": 5}',
+            "field": b'{"model_type": "bcos_bert", "hidden_size": "wide"}',
+        },
+    ),
     "generation_config.json": ("gpt2", NO_JSON),
     "model.safetensors": ("vit", NO_JSON),
     "model.safetensors.index.json": ("bert", NO_JSON),
@@ -67,7 +90,13 @@ PROGRESS = re.compile(r"%\||\[[\d:]+, .*/s\]")
 
 def ways(source, plain, family):
     """All ways to load a folder: of B-cos models, and of a standard one."""
-    task = "bcos-image-explanation" if family == "vit" else "text-generation" if family == "gpt2" else "text-classification"
+    task = (
+        "bcos-image-explanation"
+        if family == "vit"
+        else "text-generation"
+        if family == "gpt2"
+        else "text-classification"
+    )
     made = {
         "AutoModel": lambda: AutoModel.from_pretrained(source),
         "load_saved": lambda: load_saved(source),
@@ -76,11 +105,18 @@ def ways(source, plain, family):
     }
     if family != "gpt2":
         made["app"] = lambda: load(source)
-    for words in (["explain", source, "a"], ["push", source, "a/b"], ["convert", plain, f"{plain}-new"], ["evaluate", source, source.parent / "a.csv"]):
+    for words in (
+        ["explain", source, "a"],
+        ["push", source, "a/b"],
+        ["convert", plain, f"{plain}-new"],
+        ["evaluate", source, source.parent / "a.csv"],
+    ):
 
         def run(words=words):
             done = CliRunner().invoke(app, [str(word) for word in words])
-            lines = [line for line in done.output.replace("\r", "\n").splitlines() if line and not PROGRESS.search(line)]
+            lines = [
+                line for line in done.output.replace("\r", "\n").splitlines() if line and not PROGRESS.search(line)
+            ]
             assert done.exit_code == 1
             assert len(lines) <= 2, lines
             raise ValueError(done.output)
@@ -140,14 +176,23 @@ def test_processors_are_loaded_through_one_door(folder, tmp_path):
     for path in (*(ROOT / "bcos_hf").rglob("*.py"), *(ROOT / "recipes").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if path.name != "bcos_bounds.py" and isinstance(node, ast.Attribute) and node.attr == "from_pretrained":
-                assert ast.unparse(node.value) not in ("AutoTokenizer", "AutoImageProcessor", "AutoProcessor", "AutoConfig"), path
+                assert ast.unparse(node.value) not in (
+                    "AutoTokenizer",
+                    "AutoImageProcessor",
+                    "AutoProcessor",
+                    "AutoConfig",
+                ), path
 
 
 def test_processors_of_huge_images_are_refused_where_they_are_used(folder):
     huge = {"height": 30_000, "width": 30_000}
     made = [ViTImageProcessorPil(size=huge), ConvNextImageProcessorPil(size={"shortest_edge": 224}, crop_pct=0.001)]
     for processor in made:
-        for use in (checked_processor, output_size, lambda one: pipeline("bcos-image-explanation", str(folder / "vit"), image_processor=one)):
+        for use in (
+            checked_processor,
+            output_size,
+            lambda one: pipeline("bcos-image-explanation", str(folder / "vit"), image_processor=one),
+        ):
             with pytest.raises(ValueError, match="4,096"):
                 use(processor)
     with pytest.raises(ValueError, match="4,096"):

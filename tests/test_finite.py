@@ -41,14 +41,23 @@ METRICS = {
     "of the standard model": ((2, 4), lambda x: compare_predictions(x, ones(2, 4))),
     "energy_pointing_shares": ((2, 4, 4), lambda x: energy_pointing_shares(x, ones(2, 4, 4))),
     "grid_pointing_shares": ((2, 4, 4, 4), grid_pointing_shares),
-    "insertion_curve": ((2, 4, 4), lambda x: insertion_curve(lambda images: ones(len(images), 2), zeros(2, 3, 4, 4), x, NUMBERS, steps=2)),
-    "its probabilities": ((2, 2), lambda x: insertion_curve(lambda images: x, zeros(2, 3, 4, 4), ones(2, 4, 4), NUMBERS * 0, steps=2)),
+    "insertion_curve": (
+        (2, 4, 4),
+        lambda x: insertion_curve(lambda images: ones(len(images), 2), zeros(2, 3, 4, 4), x, NUMBERS, steps=2),
+    ),
+    "its probabilities": (
+        (2, 2),
+        lambda x: insertion_curve(lambda images: x, zeros(2, 3, 4, 4), ones(2, 4, 4), NUMBERS * 0, steps=2),
+    ),
     "lattice_strength": ((2, 4, 4), lambda x: lattice_strength(x, 2)),
     "linear_probe_accuracy": ((2, 4), lambda x: linear_probe_accuracy((x, NUMBERS), (ones(2, 4), NUMBERS))),
     "zero_shot_accuracy": ((2, 4), lambda x: zero_shot_accuracy(x, ones(3, 4), NUMBERS)),
     "rank_agreement": ((2, 4), lambda x: rank_agreement([x, ones(2, 4)])),
     "spearman": ((4,), lambda x: spearman(x.tolist(), range(4))),
-    "word_valence_interval": ((4,), lambda x: word_valence_interval([list(zip(x.tolist(), range(4), strict=True))], n_resamples=2)),
+    "word_valence_interval": (
+        (4,),
+        lambda x: word_valence_interval([list(zip(x.tolist(), range(4), strict=True))], n_resamples=2),
+    ),
     "rationale": ((2, 4), lambda x: rationale(x, ALL, 0.5)),
     "rationale_agreement": ((2, 4), lambda x: rationale_agreement(x, ONE, ALL)),
     "reciprocal_ranks": ((2, 4), lambda x: reciprocal_ranks(x, ONE, ALL)),
@@ -81,7 +90,10 @@ def test_what_does_not_count_may_be_anything():
 
 def test_a_diverged_model_has_no_results():
     for family, take in (
-        ("bert", lambda model, batch: perturbation_drops(model, *batch.values(), torch.rand(3, 9), zeros(3, 9).long(), 4)),
+        (
+            "bert",
+            lambda model, batch: perturbation_drops(model, *batch.values(), torch.rand(3, 9), zeros(3, 9).long(), 4),
+        ),
         ("bert", lambda model, batch: conversion_kept(tiny("bert"), model, [(batch, NUMBERS)])),
         ("bert", lambda model, batch: conversion_kept(model, tiny("bert"), [(batch, NUMBERS)])),
         ("vit", lambda model, batch: predicted_logits(model, batch["pixel_values"])),

@@ -97,7 +97,11 @@ def test_no_code_of_an_archive_runs(kind, module, tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize("archive", [True, False], ids=["archive", "pickle"])
 def test_no_code_of_a_pickle_runs(kind, archive, tmp_path):
-    torch.save({"state_dict": Reduced(open, str(tmp_path / "made"), "w")}, tmp_path / "model.pt", _use_new_zipfile_serialization=archive)
+    torch.save(
+        {"state_dict": Reduced(open, str(tmp_path / "made"), "w")},
+        tmp_path / "model.pt",
+        _use_new_zipfile_serialization=archive,
+    )
     with pytest.raises(ValueError, match=r"model\.pt"):
         imported(kind, tmp_path / "model.pt")
     assert not (tmp_path / "made").exists()
@@ -169,7 +173,9 @@ def test_an_archive_is_read_as_torch_reads_it(tmp_path):
     torch.jit.save(torch.jit.script(Shared().half()), tmp_path / "model.pt")
     expected, found = torch.jit.load(tmp_path / "model.pt").state_dict(), torchscript_state(tmp_path / "model.pt")
     assert found.keys() == expected.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
-    assert all(found[name].dtype == value.dtype and found[name].shape == value.shape for name, value in expected.items())
+    assert all(
+        found[name].dtype == value.dtype and found[name].shape == value.shape for name, value in expected.items()
+    )
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -185,7 +191,15 @@ def test_damaged_files_are_named(kind, name, tmp_path):
     whole = file.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 255
-    for content in (whole[: len(whole) // 2], whole[:-20], whole[:3], b"", b"{}", b"[]", *([bytes(flipped)] if name.endswith("pt") else [])):
+    for content in (
+        whole[: len(whole) // 2],
+        whole[:-20],
+        whole[:3],
+        b"",
+        b"{}",
+        b"[]",
+        *([bytes(flipped)] if name.endswith("pt") else []),
+    ):
         file.write_bytes(content)
         with pytest.raises((ValueError, OSError), match=name.replace(".", r"\.")):
             imported(kind, file)

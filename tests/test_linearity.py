@@ -84,7 +84,9 @@ def naive_bert(part, base):
 @pytest.mark.parametrize("part", [Functional, Squared, Attended])
 def test_a_part_without_a_rule_is_refused(part, base):
     standard = {BcosBertModel: "AutoModel"}.get(base, "AutoModelForSequenceClassification")
-    config = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, **TINY)
+    config = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, **TINY
+    )
     model = getattr(transformers, standard).from_config(config).eval()  # fresh weights: what the part adds is small
     part_of = [rf"(bert\.)?encoder\.layer\.{layer}\.intermediate \(\w+\)" for layer in (0, 1)]
     for _ in range(2):
@@ -97,7 +99,10 @@ def test_a_gated_family_is_right_or_refused():
     config = transformers.Qwen2Config(**{**TINY, **DECODERS["llama"]})
     model = transformers.Qwen2ForCausalLM(config).eval()
     assert verify(Qwen.from_standard(model), **batch_of("llama")).exact
-    with pytest.raises(ValueError, match=r"no rule makes model.layers.0.mlp .MulBackward0., model.layers.1.mlp .MulBackward0. dynamic linear"):
+    with pytest.raises(
+        ValueError,
+        match=r"no rule makes model.layers.0.mlp .MulBackward0., model.layers.1.mlp .MulBackward0. dynamic linear",
+    ):
         NaiveQwen.from_standard(model)
     with pytest.raises(ValueError, match="no rule for a Qwen2RMSNorm"):
         UnnormedQwen.from_standard(model)

@@ -53,8 +53,14 @@ def test_a_new_head_is_possible_and_said(text_family, tmp_path, caplog):
     assert heads and all(name in caplog.text for name in heads) and made.num_labels == 5
     caplog.clear()
     model.save_pretrained(tmp_path / "head")
-    made = AutoModelForSequenceClassification.from_pretrained(tmp_path / "head", num_labels=5, ignore_mismatched_sizes=True)
-    assert "1 tensors are new" in caplog.text and caplog.text.rstrip().endswith(f"to be trained: {heads[-1]}.") and made.num_labels == 5
+    made = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "head", num_labels=5, ignore_mismatched_sizes=True
+    )
+    assert (
+        "1 tensors are new" in caplog.text
+        and caplog.text.rstrip().endswith(f"to be trained: {heads[-1]}.")
+        and made.num_labels == 5
+    )
     with pytest.raises(RuntimeError):
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "head", num_labels=5)
     for value, other in zip(made.base_model.parameters(), model.base_model.parameters(), strict=True):
@@ -65,7 +71,11 @@ def test_part_of_a_head_is_no_new_head(tmp_path):
     model = bcosify(tiny("roberta")).float()
     model.save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
-    save_file({name: value for name, value in load_file(file).items() if not name.startswith("classifier")}, file, {"format": "pt"})
+    save_file(
+        {name: value for name, value in load_file(file).items() if not name.startswith("classifier")},
+        file,
+        {"format": "pt"},
+    )
     with pytest.raises(OSError, match=r"classifier.dense.weight, classifier.out_proj.weight"):
         AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert AutoModel.from_pretrained(tmp_path)  # which has no head to be lost

@@ -13,7 +13,9 @@ CASES += [(family, "causal", {"convert_lm_head": converted}) for family in DECOD
 
 
 @pytest.mark.parametrize(("tied", "keep_biases", "size"), [(False, True, 97), (True, False, 97), (True, True, 80)])
-@pytest.mark.parametrize(("family", "head", "fields"), CASES, ids=lambda value: "converted" if value == {"convert_lm_head": True} else None)
+@pytest.mark.parametrize(
+    ("family", "head", "fields"), CASES, ids=lambda value: "converted" if value == {"convert_lm_head": True} else None
+)
 def test_new_tokens(family, head, fields, tied, keep_biases, size, tmp_path):
     model = bcosify(tiny(family, head, tie_word_embeddings=tied), b=2.0, keep_biases=keep_biases, **fields)
     batch, kind, kept = batch_of(family), type(model.get_output_embeddings()), min(size, 90)

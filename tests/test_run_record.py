@@ -20,7 +20,14 @@ ROWS = [{"input_ids": IDS[0], "labels": i % 3} for i in range(16)]
 
 
 def trainer_of(folder, fields=None, settings=None, **given):
-    args = {"max_steps": 4, "save_steps": 1, "save_strategy": "steps", "do_train": True, "report_to": "none", "use_cpu": True} | given
+    args = {
+        "max_steps": 4,
+        "save_steps": 1,
+        "save_strategy": "steps",
+        "do_train": True,
+        "report_to": "none",
+        "use_cpu": True,
+    } | given
     torch.manual_seed(0)
     model = bcosify(tiny("bert"), **(fields or {})).float()
     args = TrainingArguments(str(folder), disable_tqdm=True, per_device_train_batch_size=2, **args)
@@ -79,7 +86,9 @@ def test_settings_of_a_recipe_are_compared(tmp_path):
     other = trainer_of(tmp_path, settings=[ModelArguments(b=1.5, conventional=True)], max_steps=1)
     with pytest.raises(ValueError, match="conventional: false there, true now"):
         train_and_test(other, {})
-    train_and_test(trainer_of(tmp_path, settings=[ModelArguments(b=1.5, explain_samples=2)], max_steps=1, logging_steps=1), {})
+    train_and_test(
+        trainer_of(tmp_path, settings=[ModelArguments(b=1.5, explain_samples=2)], max_steps=1, logging_steps=1), {}
+    )
 
 
 def test_a_longer_run_goes_on_and_a_new_one_can_be_asked_for(run):

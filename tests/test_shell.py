@@ -83,9 +83,16 @@ def test_one_image_has_one_logit_in_every_format(folder, tmp_path, name):
 
 def test_every_head_is_explained_or_refused(folder, tmp_path):
     long = "good film " * 40
-    said = run("explain", folder / "sequence", long, "--output", tmp_path / "a", "--format", "html", "--target", "LABEL_1").stdout
+    said = run(
+        "explain", folder / "sequence", long, "--output", tmp_path / "a", "--format", "html", "--target", "LABEL_1"
+    ).stdout
     assert "the model reads the first 40 of 82 tokens" in said
-    assert "film" in run("explain", folder / "mlm", "good [MASK]", "--output", tmp_path / "b", "--format", "html", "--target", "film").stdout
+    assert (
+        "film"
+        in run(
+            "explain", folder / "mlm", "good [MASK]", "--output", tmp_path / "b", "--format", "html", "--target", "film"
+        ).stdout
+    )
     run("explain", folder / "token", "good film", "--output", tmp_path / "c", "--format", "html", "--position", 1)
     for arguments, message in (
         ((folder / "token", "good film"), "--position: expected the number of a token"),
@@ -97,7 +104,9 @@ def test_every_head_is_explained_or_refused(folder, tmp_path):
         assert message in run("explain", *arguments, "--output", tmp_path, status=1).stderr
 
 
-@pytest.mark.parametrize("mode, dtype, white", [("I;16", np.uint16, 65535), ("I", np.int32, 2**31 - 1), ("F", np.float32, 1.0)])
+@pytest.mark.parametrize(
+    "mode, dtype, white", [("I;16", np.uint16, 65535), ("I", np.int32, 2**31 - 1), ("F", np.float32, 1.0)]
+)
 @pytest.mark.parametrize("channels", MODES)
 def test_deep_images_keep_their_range(mode, dtype, white, channels):
     deep = Image.fromarray((np.linspace(0, 1, 256) * white).astype(dtype).reshape(16, 16))
@@ -158,6 +167,8 @@ import bcos_hf.cli
 
 
 def test_interrupted_imports_are_quiet():
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=os.environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], env=os.environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 130 and not done.stderr
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # who imports the library alone is left alone

@@ -96,14 +96,21 @@ def test_commands_print_no_control_characters(folder, name, tmp_path):
 def test_json_says_names_in_full(folder, tmp_path):
     done = run("explain", folder / "vit", folder / "images", "--output", tmp_path / "out", "--target", "0", "--json")
     found = json.loads(done.stdout)["explanations"]
-    assert {one["label"] for one in found} == {EVIL} and {one["input"] for one in found} == {str(path) for path in folder.glob("images/*/*.png")}
+    assert {one["label"] for one in found} == {EVIL} and {one["input"] for one in found} == {
+        str(path) for path in folder.glob("images/*/*.png")
+    }
 
 
 @settings(max_examples=50)
 @given(st.text(st.characters(codec=None) | st.sampled_from(EVIL + "\r\n\t")))
 def test_lines_and_tabs_stay_and_nothing_else_does(text):
     made = harmless(f"a{text}")
-    assert not RAW.search(made) and "\r" not in made and made.count("\t") == text.count("\t") and made.count("\n") == text.count("\n")
+    assert (
+        not RAW.search(made)
+        and "\r" not in made
+        and made.count("\t") == text.count("\t")
+        and made.count("\n") == text.count("\n")
+    )
     assert harmless(made) == made
 
 
@@ -124,7 +131,12 @@ def test_prints_and_logs_are_harmless(monkeypatch):
         logger.error(EVIL)
         assert isinstance(sys.stdout, HarmlessStream)
     logger.removeHandler(handler)
-    assert sys.stdout is raw and handler.stream is raw and raw.getvalue().count("␛[2J") >= 3 and not RAW.search(raw.getvalue())
+    assert (
+        sys.stdout is raw
+        and handler.stream is raw
+        and raw.getvalue().count("␛[2J") >= 3
+        and not RAW.search(raw.getvalue())
+    )
 
 
 def test_tracebacks_of_scripts_are_harmless(capsys):

@@ -72,15 +72,24 @@ def test_threads_with_prompts(kind):
     config = transformers.AutoConfig.for_model(kind, **EMBEDDERS[kind])
     model = bcosify(transformers.AutoModel.from_config(config).eval())
     pixels, ids = torch.randn(3, 3, 16, 16), torch.randint(3, 80, (2, 6))
-    calls = [lambda: [model(pixel_values=pixels).image_embeds.detach()], lambda: _parts(model.explain(pixels, input_ids=ids, targets=1))]
-    calls += [lambda: [model(pixel_values=pixels, input_ids=ids).logits_per_image.detach()], lambda: _parts(model.explain(-pixels, input_ids=ids.flip(0)))]
+    calls = [
+        lambda: [model(pixel_values=pixels).image_embeds.detach()],
+        lambda: _parts(model.explain(pixels, input_ids=ids, targets=1)),
+    ]
+    calls += [
+        lambda: [model(pixel_values=pixels, input_ids=ids).logits_per_image.detach()],
+        lambda: _parts(model.explain(-pixels, input_ids=ids.flip(0))),
+    ]
     assert_threads_give_what_one_gives(calls)
 
 
 @pytest.mark.parametrize("method", ["attention_rollout", "input_x_gradient", "integrated_gradients"])
 def test_threads_with_other_explainers(method):
     model, batch, options = tiny("bert"), batch_of("bert"), {"steps": 4} if method == "integrated_gradients" else {}
-    calls = [lambda: [model(**batch).logits.detach()], lambda: [BASELINES[method](model, **batch, **options).contributions]]
+    calls = [
+        lambda: [model(**batch).logits.detach()],
+        lambda: [BASELINES[method](model, **batch, **options).contributions],
+    ]
     assert_threads_give_what_one_gives(calls)
 
 
@@ -102,9 +111,13 @@ def test_training_goes_on_while_others_explain(family):
         others = [pool.submit(model.explain, **batch) for _ in range(2)]
         for name, found, right in zip(names, gradients(), expected, strict=True):
             assert (found is None and right is None) or torch.equal(found, right), name
-        statistics = any(name.endswith("running_var") for name, _ in model.named_buffers())  # those go on with each step
+        statistics = any(
+            name.endswith("running_var") for name, _ in model.named_buffers()
+        )  # those go on with each step
         for other in others:
-            assert statistics or all(torch.equal(part, right) for part, right in zip(_parts(other.result()), explained, strict=True))
+            assert statistics or all(
+                torch.equal(part, right) for part, right in zip(_parts(other.result()), explained, strict=True)
+            )
     assert all(module.training for module in model.modules())
 
 
@@ -112,7 +125,9 @@ def test_a_copy_shares_its_tensors_and_nothing_else(family):
     model = bcosify(tiny(family)).train()
     copy = sharing(model)
     assert [name for name, _ in copy.named_modules()] == [name for name, _ in model.named_modules()]
-    for (name, own), (_, other) in zip(model.state_dict(keep_vars=True).items(), copy.state_dict(keep_vars=True).items(), strict=True):
+    for (name, own), (_, other) in zip(
+        model.state_dict(keep_vars=True).items(), copy.state_dict(keep_vars=True).items(), strict=True
+    ):
         assert own.data_ptr() == other.data_ptr() and not other.requires_grad, name
     assert not any(module.training for module in copy.modules()) and all(module.training for module in model.modules())
     assert not set(copy.modules()) & set(model.modules())

@@ -20,11 +20,15 @@ IDS = batch_of("bert")["input_ids"]
 
 def trainer_of(folder, labels=3, head=None, model_fields=None, given=None, **options):
     model = bcosify(tiny("bert", head, num_labels=labels, **(model_fields or {})).float())
-    return BcosTrainer(model.eval(), TrainingArguments(str(folder), report_to="none", use_cpu=True, **(given or {})), **options)
+    return BcosTrainer(
+        model.eval(), TrainingArguments(str(folder), report_to="none", use_cpu=True, **(given or {})), **options
+    )
 
 
 def loss_of(trainer, labels):
-    return trainer.compute_loss(trainer.model, {"input_ids": IDS, "labels": labels}), trainer.model(input_ids=IDS).logits
+    return trainer.compute_loss(trainer.model, {"input_ids": IDS, "labels": labels}), trainer.model(
+        input_ids=IDS
+    ).logits
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
@@ -85,7 +89,9 @@ def test_a_function_of_ones_own_is_the_loss(tmp_path):
     with pytest.raises(ValueError, match="a teacher"):
         trainer_of(tmp_path, compute_loss_func=weighted, teacher=OutputTeacher(tiny("bert").float()))
     with pytest.raises(ValueError, match="compute_loss_func"):
-        DistillationTrainer(tiny("vit"), TrainingArguments(str(tmp_path), use_cpu=True), compute_loss_func=weighted, teacher=tiny("vit"))
+        DistillationTrainer(
+            tiny("vit"), TrainingArguments(str(tmp_path), use_cpu=True), compute_loss_func=weighted, teacher=tiny("vit")
+        )
 
 
 REFUSED = [
@@ -136,11 +142,26 @@ def test_forward_takes_what_the_standard_forward_takes():
 def test_a_checkpoint_has_the_b_that_it_was_measured_with(b, tmp_path):
     model = bcosify(tiny("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0), b=b).float()
     rows = [{"input_ids": IDS[0], "labels": i % 3} for i in range(8)]
-    often = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True}
+    often = {
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "load_best_model_at_end": True,
+    }
     args = TrainingArguments(
-        str(tmp_path), max_steps=4, learning_rate=0.1, report_to="none", use_cpu=True, disable_tqdm=True, metric_for_best_model="loss", **often
+        str(tmp_path),
+        max_steps=4,
+        learning_rate=0.1,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        metric_for_best_model="loss",
+        **often,
     )
-    trainer = BcosTrainer(model, args, train_dataset=rows, eval_dataset=rows, callbacks=[BScheduleCallback("linear", 1.0)])
+    trainer = BcosTrainer(
+        model, args, train_dataset=rows, eval_dataset=rows, callbacks=[BScheduleCallback("linear", 1.0)]
+    )
     trainer.train()
     measured = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     for step, loss in enumerate(measured, 1):

@@ -28,12 +28,23 @@ class Unsaid(BcosTextModelMixin, ModernBertForSequenceClassification):
 class Naive(Unsaid):
     """All attention projections as B-cos layers, and a product of two branches in the MLP."""
 
-    roles = Roles(logits=("classifier",), bcos=[f"model.layers.{layer}.attn.{name}" for layer in (0, 1) for name in ("Wqkv", "Wo")])
+    roles = Roles(
+        logits=("classifier",),
+        bcos=[f"model.layers.{layer}.attn.{name}" for layer in (0, 1) for name in ("Wqkv", "Wo")],
+    )
 
 
 def modernbert():
     torch.manual_seed(0)
-    sizes = dict(vocab_size=90, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40, num_labels=3)
+    sizes = dict(
+        vocab_size=90,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=40,
+        num_labels=3,
+    )
     tokens = dict(pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2)
     model = ModernBertForSequenceClassification(ModernBertConfig(**sizes, **tokens)).eval()
     with torch.no_grad():
@@ -51,7 +62,10 @@ def test_a_naive_family_is_refused_or_found_out(caplog):
     model = Naive.from_standard(modernbert(), check_linear=False)
     inputs = {"input_ids": torch.randint(3, 90, (2, 7)), "attention_mask": torch.ones(2, 7).long()}
     found = verify(model, **inputs)
-    assert found.blamed == [f"model.layers.{layer}.{name}" for layer in (0, 1) for name in ("attn", "mlp")] and not found.exact
+    assert (
+        found.blamed == [f"model.layers.{layer}.{name}" for layer in (0, 1) for name in ("attn", "mlp")]
+        and not found.exact
+    )
     caplog.set_level("WARNING", "transformers")
     caplog.clear()
     model.explain(**inputs)
@@ -61,8 +75,12 @@ def test_a_naive_family_is_refused_or_found_out(caplog):
 
 def test_a_card_says_it_and_a_push_refuses(tmp_path, monkeypatch):
     naive, right = Naive.from_standard(modernbert(), check_linear=False), bcosify(tiny("bert").float())
-    assert "model.layers.0.attn, model.layers.0.mlp" in exactness_sentence(naive) and "was verified to be dynamic linear" in exactness_sentence(right)
-    monkeypatch.setattr("bcos_hf.models.modeling_bcos.copy_code", lambda *_: None)  # a class of this file has none that a folder could carry
+    assert "model.layers.0.attn, model.layers.0.mlp" in exactness_sentence(
+        naive
+    ) and "was verified to be dynamic linear" in exactness_sentence(right)
+    monkeypatch.setattr(
+        "bcos_hf.models.modeling_bcos.copy_code", lambda *_: None
+    )  # a class of this file has none that a folder could carry
     with pytest.raises(RuntimeError, match="expected exact explanations, so nothing is pushed"):
         write_model_folder(tmp_path, naive, "someone/naive")
 
@@ -98,7 +116,9 @@ def test_what_is_not_finite_raises(family, value):
     if "pixel_values" in batch:
         broken = batch["pixel_values"].clone()
         broken[1, 0, 3, 3] = value
-        with pytest.raises(ValueError, match=r"pixel_values: expected finite numbers, got NaN or infinity for inputs \[1\]"):
+        with pytest.raises(
+            ValueError, match=r"pixel_values: expected finite numbers, got NaN or infinity for inputs \[1\]"
+        ):
             model.explain(broken)
     statistics = [buffer for name, buffer in model.named_buffers() if name.endswith("running_var")]
     with torch.no_grad():

@@ -16,13 +16,22 @@ def byte_level(corpus=("good film bad story", "good", "caf\u00e9")):
     made = Tokenizer(models.BPE())
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<pad>", "<end>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<pad>", "<end>"], initial_alphabet=alphabet, show_progress=False
+    )
     made.train_from_iterator([*corpus] * 5, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<end>")
 
 
 def byte_fallback():
-    pieces = ["<unk>", "\u2581", "\u2581good", "\u2581film", *(f"<0x{byte:02X}>" for byte in range(256)), *"goodfilmbast"]
+    pieces = [
+        "<unk>",
+        "\u2581",
+        "\u2581good",
+        "\u2581film",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *"goodfilmbast",
+    ]
     vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
     made = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
@@ -59,7 +68,11 @@ def test_words_are_the_words_of_the_text(name, text):
 
 def test_every_piece_of_a_character_is_that_character():
     _, row = shown(TOKENIZERS["byte level"], "\U0001f602")
-    assert row["tokens"] == [["\U0001f602"] * 4] and row["shared"] == [[False, True, True, True]] and row["words"] == [[0] * 4]
+    assert (
+        row["tokens"] == [["\U0001f602"] * 4]
+        and row["shared"] == [[False, True, True, True]]
+        and row["words"] == [[0] * 4]
+    )
 
 
 def test_broken_bytes_and_special_tokens_are_shown():
@@ -73,7 +86,9 @@ def test_broken_bytes_and_special_tokens_are_shown():
 def test_saved_and_indexed(tmp_path):
     tokenizer = TOKENIZERS["byte level"]
     model = bcosify(tiny("gpt2", vocab_size=len(tokenizer)))
-    made = model.explain(**tokenizer(["\U0001f602\ngood"], return_tensors="pt", return_token_type_ids=False), tokenizer=tokenizer)
+    made = model.explain(
+        **tokenizer(["\U0001f602\ngood"], return_tensors="pt", return_token_type_ids=False), tokenizer=tokenizer
+    )
     made.save(tmp_path / "e")
     for one in (made[0], Explanation.load(tmp_path / "e")):
         assert one.merge_words().tokens == [["\U0001f602", "good"]]

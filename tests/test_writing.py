@@ -17,7 +17,12 @@ from bcos_hf.models.bcos_writing import filled_at_once, is_free, write_text
 
 
 ROOT = Path(__file__).parents[1]
-CASES = {"one": ("1GB", "1GB"), "shards": ("20KB", "40KB"), "from shards": ("20KB", "1GB"), "in place": ("20KB", "40KB")}
+CASES = {
+    "one": ("1GB", "1GB"),
+    "shards": ("20KB", "40KB"),
+    "from shards": ("20KB", "1GB"),
+    "in place": ("20KB", "40KB"),
+}
 STEPS = {"one": 1, "shards": 2, "from shards": 3, "in place": 9}
 # for each case a save is killed before its k-th change of a name, for every k, or each second, ...; the processes share what is imported
 KILLED = """
@@ -72,11 +77,15 @@ def weights_of(model):
 
 
 def test_a_save_that_is_killed_leaves_one_model_whole(tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(ROOT / "tests"), str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(ROOT / "tests"), str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     old, new = models()
     for case in CASES:
-        killed = sorted((path for path in (tmp_path / case).iterdir() if path.name != "old"), key=lambda path: int(path.name))
+        killed = sorted(
+            (path for path in (tmp_path / case).iterdir() if path.name != "old"), key=lambda path: int(path.name)
+        )
         seen = []
         for folder in (path / "model" for path in killed):
             assert (folder / "notes.txt").read_text() == "mine"
@@ -107,7 +116,14 @@ SAVED = {
 }
 # kind -> at which calls it writes
 CALLS = {
-    "model": ["builtins.open", "os.fsync", "os.rename", "os.mkdir", "shutil.copyfile", "transformers.modeling_utils.safe_save_file"],
+    "model": [
+        "builtins.open",
+        "os.fsync",
+        "os.rename",
+        "os.mkdir",
+        "shutil.copyfile",
+        "transformers.modeling_utils.safe_save_file",
+    ],
     "explanation": ["os.fsync", "os.replace", "bcos_hf.models.bcos_explanation.save_file"],
     "text": ["io.open", "os.fsync", "os.replace"],
 }
@@ -124,7 +140,11 @@ def test_a_full_disk_is_named_and_changes_nothing(kind, call, new, tmp_path, mon
     with monkeypatch.context() as patched, pytest.raises(OSError, match=r"No space left.*unchanged") as raised:
         patched.setattr(call, full)
         SAVED[kind](model, path)
-    assert raised.value.errno == errno.ENOSPC and str(path) in str(raised.value) and "site-packages" not in str(raised.value)
+    assert (
+        raised.value.errno == errno.ENOSPC
+        and str(path) in str(raised.value)
+        and "site-packages" not in str(raised.value)
+    )
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
@@ -176,8 +196,15 @@ def test_one_writer_serves_all(path):
     text = path.read_text()
     if not any(name in text for name in ("write_text", "write_bytes", "os.replace", "os.rename")):
         return
-    calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    calls = [
+        node.func
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
     own = {"write_text", "write_bytes", "replace", "rename"} & {
         call.attr for call in calls if call.attr.startswith("write_") or ast.unparse(call.value) == "os"
     }
-    assert not own or path.name in ("assets.py", "cost.py")  # the one renames within a temporary folder, the other writes to /proc
+    assert not own or path.name in (
+        "assets.py",
+        "cost.py",
+    )  # the one renames within a temporary folder, the other writes to /proc

@@ -16,8 +16,36 @@ from torch import Tensor
 
 
 # what torch's own writer of archives puts into a pickle; nothing else is taken
-OPCODES = {"PROTO", "STOP", "MARK", "GLOBAL", "BINPERSID", "REDUCE", "NEWOBJ", "BUILD", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2"}
-OPCODES |= {"LONG1", "BINFLOAT", "BINUNICODE", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT"}
+OPCODES = {
+    "PROTO",
+    "STOP",
+    "MARK",
+    "GLOBAL",
+    "BINPERSID",
+    "REDUCE",
+    "NEWOBJ",
+    "BUILD",
+    "NONE",
+    "NEWTRUE",
+    "NEWFALSE",
+    "BININT",
+    "BININT1",
+    "BININT2",
+}
+OPCODES |= {
+    "LONG1",
+    "BINFLOAT",
+    "BINUNICODE",
+    "EMPTY_TUPLE",
+    "TUPLE",
+    "TUPLE1",
+    "TUPLE2",
+    "TUPLE3",
+    "EMPTY_LIST",
+    "APPEND",
+    "APPENDS",
+    "EMPTY_DICT",
+}
 OPCODES |= {"SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
 DTYPES = {
     "BFloat16Storage": torch.bfloat16,
@@ -104,7 +132,10 @@ def torchscript_state(file: str | Path) -> dict[str, Tensor]:
             if opcode.name not in OPCODES or (opcode.name.endswith("PUT") and argument > len(content)):
                 raise pickle.UnpicklingError(f"expected what torch writes, got the pickle instruction {opcode.name}")
         storages = {}
-        return {name: _tensor(record.args, archive, root, storages) for name, record in _tensor_records(_Reader(content).load())}
+        return {
+            name: _tensor(record.args, archive, root, storages)
+            for name, record in _tensor_records(_Reader(content).load())
+        }
 
 
 def _tensor_records(top) -> list[tuple[str, Record]]:

@@ -72,4 +72,6 @@ def _usage(error) -> str:
         return f"{said}. There are the commands {', '.join(command.commands)}; bcos-hf COMMAND --help says more."
     options = [parameter.opts[0] for parameter in command.params if parameter.param_type_name == "option"]
     arguments = [parameter.name.upper() for parameter in command.params if parameter.param_type_name == "argument"]
-    return f"{said}. bcos-hf {command.name} takes {' '.join(arguments)} and the options {', '.join([*options, '--help'])}."
+    return (
+        f"{said}. bcos-hf {command.name} takes {' '.join(arguments)} and the options {', '.join([*options, '--help'])}."
+    )

@@ -18,7 +18,11 @@ from bcos_hf.models.bcos_text import token_number
 from .common import of_images, processor_of
 
 
-CLASSIFIERS = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification", "AutoModelForImageClassification")
+CLASSIFIERS = (
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoModelForImageClassification",
+)
 LANGUAGE_MODELS = ("AutoModelForMaskedLM", "AutoModelForCausalLM")
 
 
@@ -67,7 +71,9 @@ class Explainer:
             raise ValueError(f"--prompt: expected none, as a {name} compares nothing with texts; got {list(prompts)}.")
         tokens = self.kind == "AutoModelForTokenClassification"
         if tokens and position is None:
-            raise ValueError(f"--position: expected the number of a token, from 0, as a {name} has logits for each; got none.")
+            raise ValueError(
+                f"--position: expected the number of a token, from 0, as a {name} has logits for each; got none."
+            )
         if position is not None and not (tokens or self.kind in LANGUAGE_MODELS):
             raise ValueError(f"--position: expected none, as a {name} has one row of logits an input; got {position}.")
 

@@ -35,7 +35,9 @@ def in_channels(image: Pillow.Image, channels: int = 3) -> Pillow.Image:
         ValueError: a number of channels that no image has.
     """
     if channels not in MODES:
-        raise ValueError(f"image: expected a model of {sorted(MODES)} channels, which image files have; it takes {channels}.")
+        raise ValueError(
+            f"image: expected a model of {sorted(MODES)} channels, which image files have; it takes {channels}."
+        )
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     if image.mode == "P" and "transparency" in image.info:

@@ -26,7 +26,10 @@ LARGEST = (
     (r"num_labels|id2label", 100_000),
     (r"(num_)?(\w+_)?(hidden_layers|layers|layer|depths?|stages)", 1_000),
     (r"vocab_size|type_vocab_size|max_position_embeddings|n_positions|n_ctx", 100_000_000),
-    (r"(\w+_)?(size|sizes|dim|units|heads|embd|inner|channels|groups|rate|width|length|kernel|kernels|bottleneck)|max_out|width_per_group", 1_000_000),
+    (
+        r"(\w+_)?(size|sizes|dim|units|heads|embd|inner|channels|groups|rate|width|length|kernel|kernels|bottleneck)|max_out|width_per_group",
+        1_000_000,
+    ),
 )
 PATTERNS = [(re.compile(pattern), largest) for pattern, largest in LARGEST]
 LAYERS = PATTERNS[2][0]
@@ -55,9 +58,13 @@ def check_sizes(values: dict, source: object = "the configuration", shapes: dict
     for name, value in _numbers(values):
         pattern, largest = next(((one, most) for one, most in PATTERNS if one.fullmatch(name)), (None, math.inf))
         if value > largest:
-            raise ValueError(f"{source}: {name}: expected at most {largest:,}, got {value:,.0f}. Nothing was built; repair the configuration.")
+            raise ValueError(
+                f"{source}: {name}: expected at most {largest:,}, got {value:,.0f}. Nothing was built; repair the configuration."
+            )
         if shapes and pattern is LAYERS and value > max(len(shapes), FEW_LAYERS):
-            raise ValueError(f"{source}: {name}: expected no more layers than the weights have tensors ({len(shapes):,}), got {value:,.0f}. Nothing was built.")
+            raise ValueError(
+                f"{source}: {name}: expected no more layers than the weights have tensors ({len(shapes):,}), got {value:,.0f}. Nothing was built."
+            )
         if shapes and pattern is not LAYERS and largest < math.inf and value > max(widest, WIDE):
             raise ValueError(
                 f"{source}: {name}: expected a size that fits the weights, whose tensors are up to {widest // 8:,} wide, "
@@ -69,7 +76,9 @@ def _check_lists(values: dict, source: object, depth: int = 0) -> None:
     """Raise a ValueError for a list that is too long to be of a model, before anything looks at each of its values."""
     for name, value in values.items():
         if isinstance(value, list | tuple) and len(value) > LONGEST_LIST:
-            raise ValueError(f"{source}: {name}: expected at most {LONGEST_LIST:,} values, got {len(value):,}. Nothing was built; repair the configuration.")
+            raise ValueError(
+                f"{source}: {name}: expected at most {LONGEST_LIST:,} values, got {len(value):,}. Nothing was built; repair the configuration."
+            )
         if isinstance(value, dict) and depth < 5:
             _check_lists(value, source, depth + 1)
 
@@ -99,10 +108,16 @@ def check_folder(source: object, subfolder: str | None = None) -> None:
         ValueError: a size beyond what any model has, or a file that is damaged; the message names it.
         OSError: a folder without a configuration.
     """
-    source = os.path.join(source, subfolder) if subfolder and isinstance(source, str | os.PathLike) and os.path.isdir(source) else source
+    source = (
+        os.path.join(source, subfolder)
+        if subfolder and isinstance(source, str | os.PathLike) and os.path.isdir(source)
+        else source
+    )
     shapes = stored_shapes(source)
     if isinstance(source, str | os.PathLike) and os.path.isdir(source) and not Path(source, "config.json").is_file():
-        raise FileNotFoundError(f"{source}: expected the folder of a model, with a config.json, found none. Save or download it again.")
+        raise FileNotFoundError(
+            f"{source}: expected the folder of a model, with a config.json, found none. Save or download it again."
+        )
     for name in JSON_FILES:
         if (file := file_of(source, name)) is not None:
             check_file(file, source if name == "config.json" else file, shapes)
@@ -130,12 +145,16 @@ def check_file(file: Path, source: object, shapes: dict | None = None) -> None:
     values = read_json(file)
     if file.name == "config.json":
         if not values:
-            raise ValueError(f"{file}: expected the configuration of a model, got an empty object. Save or download it again.")
+            raise ValueError(
+                f"{file}: expected the configuration of a model, got an empty object. Save or download it again."
+            )
         check_sizes(values, source, shapes)
     elif file.name in IMAGES:
         check_sizes(values, source)
     elif file.name == "tokenizer.json" and not isinstance(values.get("model"), dict):
-        raise ValueError(f"{file}: expected a tokenizer with a 'model', got an object with {sorted(values)[:8]}. Save or download it again.")
+        raise ValueError(
+            f"{file}: expected a tokenizer with a 'model', got an object with {sorted(values)[:8]}. Save or download it again."
+        )
 
 
 @contextmanager
@@ -180,7 +199,9 @@ def read_json(file: Path) -> dict:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: expected JSON, which this is not ({str(error)[:200]}). Save or download it again.") from error
+        raise ValueError(
+            f"{file}: expected JSON, which this is not ({str(error)[:200]}). Save or download it again."
+        ) from error
     if not isinstance(found, dict):
         raise ValueError(f"{file}: expected a JSON object, got {str(found)[:80]!r}. Save or download it again.")
     return found

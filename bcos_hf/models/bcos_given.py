@@ -23,7 +23,13 @@ def token_inputs(inputs: dict, targets, device: torch.device, vocabulary: int) -
         ValueError: texts in the place of tokens, rows of unequal length, numbers that are no tokens.
     """
     if "input_ids" not in inputs and "inputs_embeds" not in inputs:
-        given = "a text" if isinstance(targets, str) else "all inputs as one argument" if isinstance(targets, Mapping) else None
+        given = (
+            "a text"
+            if isinstance(targets, str)
+            else "all inputs as one argument"
+            if isinstance(targets, Mapping)
+            else None
+        )
         got = sorted(inputs) if given is None else given
         raise ValueError(f"explain: expected input_ids or inputs_embeds, got {got}. Tokenize texts: {TOKENIZE}.")
     made = {name: _tensor(name, value) for name, value in inputs.items() if name not in NOT_GIVEN and value is not None}

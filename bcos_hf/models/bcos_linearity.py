@@ -183,7 +183,9 @@ def _saved(node) -> Iterator[Tensor]:
     names = _saved_names(type(node)) if names is None else names
     saved = (getattr(node, name) for name in names)
     for value in chain(saved, getattr(node, "saved_tensors", ())):
-        yield from (part for part in (value if isinstance(value, list | tuple) else (value,)) if isinstance(part, Tensor))
+        yield from (
+            part for part in (value if isinstance(value, list | tuple) else (value,)) if isinstance(part, Tensor)
+        )
 
 
 @cache

@@ -24,7 +24,11 @@ def _listed(names: Iterable[str]) -> str:
 
 def check_tensors(source, missing: set[str], unexpected: set[str]) -> None:
     """Raise an OSError that lists what is `missing` or `unexpected` in the weights of `source`, where anything is."""
-    found = [f"{len(names)} {what} ({_listed(names)})" for names, what in ((missing, "missing"), (unexpected, "unexpected")) if names]
+    found = [
+        f"{len(names)} {what} ({_listed(names)})"
+        for names, what in ((missing, "missing"), (unexpected, "unexpected"))
+        if names
+    ]
     if found:
         raise OSError(
             f"{source}: expected all tensors of the model that its configuration describes, and no others; got {' and '.join(found)}. Nothing was made up for "
@@ -45,11 +49,16 @@ def check_loaded(model, info: dict, source, options: dict) -> None:
     if missing or unexpected:
         saved = _saved_names(type(model), source, options)
         prefix = f"{model.base_model_prefix}."
-        lost, strange = ({name for name in names if _known(name, prefix, saved) == known} for names, known in ((missing, True), (unexpected, False)))
+        lost, strange = (
+            {name for name in names if _known(name, prefix, saved) == known}
+            for names, known in ((missing, True), (unexpected, False))
+        )
         check_tensors(source, lost, strange)
     new = missing | {name for name, *_ in info["mismatched_keys"]}
     if new:
-        logger.warning(f"{source}: {len(new)} tensors are new in a {type(model).__name__} and not loaded, to be trained: {_listed(new)}.")
+        logger.warning(
+            f"{source}: {len(new)} tensors are new in a {type(model).__name__} and not loaded, to be trained: {_listed(new)}."
+        )
 
 
 def _known(name: str, prefix: str, saved: set[str]) -> bool:
@@ -63,6 +72,8 @@ def _saved_names(model_class: type, source, options: dict) -> set[str]:
     values, _ = config_class.get_config_dict(source, **{name: options[name] for name in HUB if name in options})
     name = (values.get("architectures") or [model_class.__name__])[0]
     modules = (sys.modules.get(base.__module__) for base in model_class.__mro__)
-    saved_class = next((found for module in modules if isinstance(found := getattr(module, name, None), type)), model_class)
+    saved_class = next(
+        (found for module in modules if isinstance(found := getattr(module, name, None), type)), model_class
+    )
     with torch.device("meta"):
         return set(saved_class(config_class.from_dict(values)).state_dict())

@@ -57,7 +57,9 @@ def saved_processor(auto: type, source: str | os.PathLike):
     except Exception as error:  # tokenizers raises of all kinds
         if not (found := list(files_of(auto, source))):
             raise OSError(f"{source}: there is no {what} ({error}).") from error
-        raise ValueError(f"{source}: its {what} cannot be loaded from {', '.join(found)} ({error}). Repair or remove its files.") from error
+        raise ValueError(
+            f"{source}: its {what} cannot be loaded from {', '.join(found)} ({error}). Repair or remove its files."
+        ) from error
     return checked_processor(made)
 
 
@@ -80,7 +82,12 @@ def checked_processor(processor):
         return processor
     values = images.to_dict()
     check_sizes(values, type(images).__name__)
-    part, edge = values.get("crop_pct"), (values.get("size") or {}).get("shortest_edge")  # ConvNeXt's, which resizes to edge / part and then crops
+    part, edge = (
+        values.get("crop_pct"),
+        (values.get("size") or {}).get("shortest_edge"),
+    )  # ConvNeXt's, which resizes to edge / part and then crops
     if part is not None and not (0 < part <= 1 and (edge or 1) / part <= LARGEST_IMAGE):
-        raise ValueError(f"{type(images).__name__}: crop_pct: expected a part of the image that leaves it at most {LARGEST_IMAGE:,} wide, got {part}.")
+        raise ValueError(
+            f"{type(images).__name__}: crop_pct: expected a part of the image that leaves it at most {LARGEST_IMAGE:,} wide, got {part}."
+        )
     return processor

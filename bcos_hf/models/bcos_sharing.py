@@ -27,7 +27,11 @@ def sharing(model: nn.Module) -> nn.Module:
 def _blank(original: nn.Module) -> nn.Module:
     """The module with parameters and hooks of its own, and the children of the original."""
     copy = object.__new__(type(original))
-    hooks = {name: value.copy() for name, value in original.__dict__.items() if name.endswith(("_hooks", "_with_kwargs", "_always_called"))}
+    hooks = {
+        name: value.copy()
+        for name, value in original.__dict__.items()
+        if name.endswith(("_hooks", "_with_kwargs", "_always_called"))
+    }
     copy.__dict__.update({**original.__dict__, **hooks, "training": False, "_compiled_call_impl": None})
     copy._parameters = {name: _frozen(parameter) for name, parameter in original._parameters.items()}
     copy._buffers = dict(original._buffers)

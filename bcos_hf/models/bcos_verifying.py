@@ -52,7 +52,9 @@ class Verification:
     def __str__(self) -> str:
         if self.exact:
             return f"exact: {len(self.errors)} modules, largest relative error {self.worst:.1e}"
-        lines = [f"not exact: of {len(self.errors)} modules, to blame are (relative error, up to {self.tolerance:g} is rounding)"]
+        lines = [
+            f"not exact: of {len(self.errors)} modules, to blame are (relative error, up to {self.tolerance:g} is rounding)"
+        ]
         return "\n".join([*lines, *(f"  {name}: {self.errors[name]:.2g}" for name in self.blamed)])
 
 
@@ -135,7 +137,9 @@ def _error_of(module: nn.Module, given: list, places: list[int], spec) -> float 
     probe = torch.zeros(1, device=leaves[0].device, dtype=leaves[0].dtype, requires_grad=True)
     args, kwargs = tree_unflatten(given, spec)
     with explanation_mode(module, probe):
-        made = [part for part in tree_flatten(module(*args, **kwargs))[0] if isinstance(part, Tensor) and part.requires_grad]
+        made = [
+            part for part in tree_flatten(module(*args, **kwargs))[0] if isinstance(part, Tensor) and part.requires_grad
+        ]
     if not made or not any(grad is not None for grad in _pulled_back(made, [torch.ones_like(y) for y in made], leaves)):
         return None
     generator, worst = torch.Generator().manual_seed(0), 0.0

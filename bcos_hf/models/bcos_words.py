@@ -15,7 +15,11 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 _BYTES = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}
 _ONE_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # SentencePiece, of a character that its vocabulary lacks
 # how the first byte of a character in UTF-8 begins -> its number of bytes
-_LENGTHS = {**dict.fromkeys(range(0xC2, 0xE0), 2), **dict.fromkeys(range(0xE0, 0xF0), 3), **dict.fromkeys(range(0xF0, 0xF5), 4)}
+_LENGTHS = {
+    **dict.fromkeys(range(0xC2, 0xE0), 2),
+    **dict.fromkeys(range(0xE0, 0xF0), 3),
+    **dict.fromkeys(range(0xF0, 0xF5), 4),
+}
 # how a tokenizer's decoder is called -> how its vocabulary writes words
 _DECODERS = {"ByteLevel": "Ġ", "WordPiece": "##", "Metaspace": "▁", "ByteFallback": "▁"}
 
@@ -45,7 +49,9 @@ def display_tokens(tokenizer, input_ids: Tensor, mask: Tensor) -> DisplayTokens:
         is_special = [token in special for token in ids]
         row = [(str(piece), kept, own) for piece, kept, own in zip(pieces, keep, is_special, strict=True)]
         whole = [own or marker == "##" for own in is_special]
-        shown = _shown([None if alone or not kept else piece for (piece, kept, _), alone in zip(row, whole, strict=True)], marker)
+        shown = _shown(
+            [None if alone or not kept else piece for (piece, kept, _), alone in zip(row, whole, strict=True)], marker
+        )
         _add(made, row, shown, marker)
     return made
 
@@ -70,7 +76,9 @@ def _add(made: DisplayTokens, row: list[tuple[str, bool, bool]], shown: list[tup
         starts.append(begins)
         words.append(word if kept else -1)
         shared.append(cut and kept and not special and display[:1] == text[:1])
-    for column, values in zip((made.tokens, made.starts, made.words, made.shared), (texts, starts, words, shared), strict=True):
+    for column, values in zip(
+        (made.tokens, made.starts, made.words, made.shared), (texts, starts, words, shared), strict=True
+    ):
         column.append(values)
 
 

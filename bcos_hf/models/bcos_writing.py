@@ -23,7 +23,13 @@ from pathlib import Path
 HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{16}\.tmp")
 DAY = 86400  # seconds after which a temporary file of another machine is taken for left over
-CANNOT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}  # whatever file such an error names, it is about the disk
+CANNOT = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EIO,
+}  # whatever file such an error names, it is about the disk
 # system -> its call that exchanges two paths, what comes before and between them, and its flag
 EXCHANGES = {"linux": ("renameat2", (-100,), 2), "darwin": ("renamex_np", (), 2)}
 _seen: dict[Path, int] = {}  # folder -> when it was last changed, with nothing left over in it
@@ -46,7 +52,10 @@ def temporary_beside(path: str | os.PathLike) -> Iterator[Path]:
         if (number := _cannot(error, temporary)) is None:
             raise
         reason = os.strerror(number)
-        raise OSError(number, f"{path}: could not be written ({reason}). What was there is unchanged; make room or choose another place.") from error
+        raise OSError(
+            number,
+            f"{path}: could not be written ({reason}). What was there is unchanged; make room or choose another place.",
+        ) from error
     finally:
         _remove(temporary)
         with suppress(OSError):
@@ -81,7 +90,9 @@ def write_json(path: str | os.PathLike, value, indent: int = 2) -> None:
 
 
 @contextmanager
-def filled_at_once(folder: str | os.PathLike, replaces: Callable[[set[str]], Callable[[str], bool]] = lambda made: made.__contains__) -> Iterator[Path]:
+def filled_at_once(
+    folder: str | os.PathLike, replaces: Callable[[set[str]], Callable[[str], bool]] = lambda made: made.__contains__
+) -> Iterator[Path]:
     """A temporary folder whose content is added to `folder` at the end, in one step, and thrown away on an error; other content of `folder` stays.
 
     Args:
@@ -105,7 +116,9 @@ def filled_at_once(folder: str | os.PathLike, replaces: Callable[[set[str]], Cal
 def is_free(folder: str | os.PathLike) -> bool:
     """Whether there is nothing at `folder`, or a folder with nothing in it but what killed processes left."""
     folder = Path(folder)
-    return not os.path.lexists(folder) or (folder.is_dir() and all(TEMPORARY.fullmatch(path.name) for path in folder.iterdir()))
+    return not os.path.lexists(folder) or (
+        folder.is_dir() and all(TEMPORARY.fullmatch(path.name) for path in folder.iterdir())
+    )
 
 
 def _commit(temporary: Path, folder: Path, made: set[str], goes: Callable[[str], bool]) -> None:
@@ -116,7 +129,14 @@ def _commit(temporary: Path, folder: Path, made: set[str], goes: Callable[[str],
             raise
     if not Path.cwd().is_relative_to(folder):  # which would stay in what is removed
         try:
-            shutil.copytree(folder, temporary, True, lambda place, names: _gone(place, names, folder, made, goes), _link, dirs_exist_ok=True)
+            shutil.copytree(
+                folder,
+                temporary,
+                True,
+                lambda place, names: _gone(place, names, folder, made, goes),
+                _link,
+                dirs_exist_ok=True,
+            )
             shutil.copymode(folder, temporary)
             _exchange(temporary, folder)
         except (OSError, AttributeError, KeyError):  # no hard links, a mount point, a system without such a call
@@ -131,7 +151,9 @@ def _commit(temporary: Path, folder: Path, made: set[str], goes: Callable[[str],
 
 def _move(temporary: Path, folder: Path, made: set[str], goes: Callable[[str], bool]) -> None:
     """One file after the other; what names the weights goes first and comes last, so that nothing loads in between."""
-    gone = sorted((path.name for path in folder.iterdir() if goes(path.name) and path.is_file()), key=_late, reverse=True)
+    gone = sorted(
+        (path.name for path in folder.iterdir() if goes(path.name) and path.is_file()), key=_late, reverse=True
+    )
     for name in gone:
         if name not in made or _late(name):
             (folder / name).unlink()
@@ -176,7 +198,9 @@ def _to_disk(path: Path) -> None:
 
 def _cannot(error: Exception, temporary: Path) -> int | None:
     """The number of an error of the disk that `temporary` is on; None for all else."""
-    if isinstance(error, OSError) and (error.errno in CANNOT or (error.errno and str(error.filename or "").startswith(str(temporary)))):
+    if isinstance(error, OSError) and (
+        error.errno in CANNOT or (error.errno and str(error.filename or "").startswith(str(temporary)))
+    ):
         return error.errno
     return errno.ENOSPC if "No space left" in str(error) or "os error 28" in str(error) else None
 

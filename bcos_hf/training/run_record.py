@@ -53,9 +53,13 @@ def run_settings(args: TrainingArguments, given: list | None, model, rows) -> di
         values |= asdict(settings)
     values |= {f"content of {name}": _content(values[name]) for name in FILES if values.get(name)}
     if given is None:
-        values |= {f"config.{name}": value for name, value in model.config.to_dict().items() if name not in NOT_OF_THE_MODEL}
+        values |= {
+            f"config.{name}": value for name, value in model.config.to_dict().items() if name not in NOT_OF_THE_MODEL
+        }
         values["class"] = type(model).__name__
-    kept = {name: value for name, value in values.items() if name not in UNRELATED and not name.startswith(UNRELATED_STARTS)}
+    kept = {
+        name: value for name, value in values.items() if name not in UNRELATED and not name.startswith(UNRELATED_STARTS)
+    }
     return json.loads(json.dumps(kept, default=str))
 
 
@@ -72,7 +76,11 @@ def _content(pattern: str) -> str:
 def record(folder: str | Path, settings: dict, whole: bool = False) -> None:
     """Leave the settings in a folder; of a checkpoint that is `whole`, with the sizes of all its files."""
     folder = Path(folder)
-    files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file() and file.name != RUN}
+    files = {
+        file.relative_to(folder).as_posix(): file.stat().st_size
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != RUN
+    }
     write_json(folder / RUN, {"settings": settings, "files": files if whole else None})
 
 
@@ -126,7 +134,9 @@ def check_same_run(folder: str | Path, settings: dict) -> None:
     if found is None:
         return
     before = found["settings"]
-    changed = {name: (before[name], value) for name, value in settings.items() if name in before and before[name] != value}
+    changed = {
+        name: (before[name], value) for name, value in settings.items() if name in before and before[name] != value
+    }
     longer = {name for name, (old, new) in changed.items() if name in LENGTHS and 0 < old < new}
     if other := {name: pair for name, pair in changed.items() if name not in longer}:
         listed = "; ".join(f"{name}: {_shown(old)} there, {_shown(new)} now" for name, (old, new) in other.items())
@@ -135,7 +145,9 @@ def check_same_run(folder: str | Path, settings: dict) -> None:
             "settings that are there, or train anew in its place with resume_from_checkpoint false."
         )
     for name in longer:
-        logger.warning(f"{folder}: {name} was {changed[name][0]}, is {changed[name][1]} now: the run goes on, and schedules follow the new length.")
+        logger.warning(
+            f"{folder}: {name} was {changed[name][0]}, is {changed[name][1]} now: the run goes on, and schedules follow the new length."
+        )
 
 
 def _shown(value) -> str:

@@ -46,5 +46,7 @@ def _checkpoint_to_go_on_from(trainer: BcosTrainer) -> Path | str | None:
         return None
     last = last_whole_checkpoint(args.output_dir)
     if last is None:
-        check_same_run(args.output_dir, trainer.run_settings)  # a model that was trained without checkpoints is not lost either
+        check_same_run(
+            args.output_dir, trainer.run_settings
+        )  # a model that was trained without checkpoints is not lost either
     return last

@@ -19,7 +19,10 @@ def harmless(text: str) -> str:
     """`text` whose lines and tabs stay, and whose other control characters are signs one can see."""
     start = BAR.match(text)
     kept = start[0] if start else ""
-    return kept + "".join(piece if KEPT.fullmatch(piece) else visible(piece) for piece in re.split(r"([\n\t])", text[len(kept) :].replace("\r\n", "\n")))
+    return kept + "".join(
+        piece if KEPT.fullmatch(piece) else visible(piece)
+        for piece in re.split(r"([\n\t])", text[len(kept) :].replace("\r\n", "\n"))
+    )
 
 
 class HarmlessStream:
@@ -47,7 +50,10 @@ class HarmlessStream:
 
 def _log_handlers() -> Iterator[logging.StreamHandler]:
     """Those that write to a stream, which they took when they were made."""
-    loggers = [logging.root, *(logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger))]
+    loggers = [
+        logging.root,
+        *(logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)),
+    ]
     return (handler for logger in loggers for handler in logger.handlers if type(handler) is logging.StreamHandler)
 
 
@@ -55,7 +61,9 @@ def _log_handlers() -> Iterator[logging.StreamHandler]:
 def harmless_streams() -> Iterator[None]:
     """A context, or decorator, in which standard output and error, and logs to them, are `HarmlessStream`s."""
     before = sys.stdout, sys.stderr
-    after = [stream if isinstance(stream, HarmlessStream) or stream is None else HarmlessStream(stream) for stream in before]
+    after = [
+        stream if isinstance(stream, HarmlessStream) or stream is None else HarmlessStream(stream) for stream in before
+    ]
     changed = []
     for handler in _log_handlers():
         for stream, new in zip(before, after, strict=True):
